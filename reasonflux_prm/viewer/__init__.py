@@ -1,0 +1,1 @@
+"""Scored traces to look at: in the terminal (`terminal.show`) and as one HTML file (`html.write_report`)."""

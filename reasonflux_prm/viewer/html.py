@@ -1,0 +1,232 @@
+"""One self-contained HTML file of scored traces: no network, no fonts, no scripts from elsewhere.
+
+How the file is built
+    shell (markup, style) | rows, texts | rows, texts | ... | summary | script
+
+The records are streamed: a *rows* block (what lists and charts need of some traces) and a *texts* block (their words,
+cut into steps) are written as soon as enough text has come together, so memory does not grow with the number of traces.
+The page reads all rows when it opens, and a texts block only when one of its traces is looked at.
+
+Why it is safe to open traces from strangers
+    A block is JSON, deflated, in base64: no trace text can close its element. The page puts text in with `textContent`
+    only, and its content security policy allows one script and one style, by hash, and nothing from the network.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import math
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import IO, Any
+
+from reasonflux_prm.records import Part, PRMIdentity, ScoredTrace, Status
+from reasonflux_prm.traces.write import atomic_path
+
+SCHEMA = 1
+BLOCK_CHARACTERS = 400_000
+"""Trace text in one block; a longer trace has a block of its own."""
+OPENING_CHARACTERS = 200
+"""How much of a problem the lists show (and search)."""
+META_CHARACTERS = 300
+"""Longest value of an unknown column that the trace page shows; others are left out and counted."""
+STYLES = ("base.css", "views.css", "charts.css")
+SCRIPTS = ("core.js", "scale.js", "list.js", "curve.js", "trace.js", "distributions.js", "groups.js", "main.js")
+
+
+@dataclass(frozen=True, slots=True)
+class ReportStats:
+    """What was written."""
+
+    traces: int
+    by_status: Mapping[str, int]
+    steps: int
+    picks: int
+    """Traces that were marked as a group's pick."""
+    bytes: int
+    """Size of the file."""
+
+
+@dataclass(slots=True)
+class _Block:
+    """Traces on their way into the file."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    texts: list[dict[str, Any]] = field(default_factory=list)
+    characters: int = 0
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What is known of the whole file; its size does not depend on the number of traces."""
+
+    traces: int = 0
+    steps: int = 0
+    picks: int = 0
+    by_status: Counter[str] = field(default_factory=Counter)
+    prms: dict[PRMIdentity, int] = field(default_factory=dict)
+
+
+def write_report(
+    scored: Iterable[ScoredTrace], path: Path | str, *, title: str, picks: Mapping[str, str] | None = None
+) -> ReportStats:
+    """Write scored traces as one HTML file that opens anywhere, also from a disk without a network.
+
+    Rewards are stored with six significant digits. Memory is constant in the number of traces.
+
+    Args:
+        scored: The records, read once, shown in this order until the reader sorts them.
+        path: The file to write; it appears whole or not at all.
+        title: Heading of the page.
+        picks: For each group (`Trace.group`) the id of the trace that was picked.
+
+    Raises:
+        OutputError: The file could not be written.
+    """
+    with atomic_path(path) as beside, beside.open("wb") as file:
+        tally = _write(file, scored, title, picks or {})
+        size = file.tell()
+    return ReportStats(tally.traces, dict(tally.by_status), tally.steps, tally.picks, size)
+
+
+def _write(file: IO[bytes], scored: Iterable[ScoredTrace], title: str, picks: Mapping[str, str]) -> _Tally:
+    tally = _Tally()
+    shell, end = _shell(title)
+    file.write(shell.encode())
+    for block in _blocks(scored, picks, tally):
+        file.write(_element("rows", _columns(block.rows)))
+        file.write(_element("texts", block.texts))
+    summary = {"schema": SCHEMA, "title": title, "traces": tally.traces, "prms": [asdict(prm) for prm in tally.prms]}
+    file.write(_element("summary", summary))
+    file.write(end.encode())
+    return tally
+
+
+def _blocks(scored: Iterable[ScoredTrace], picks: Mapping[str, str], tally: _Tally) -> Iterator[_Block]:
+    block = _Block()
+    for record in scored:
+        trace = record.trace
+        picked = trace.group is not None and picks.get(trace.group) == trace.id
+        prm = tally.prms.setdefault(record.prm, len(tally.prms))
+        block.rows.append(_row(record, prm, picked))
+        block.texts.append(_texts(record))
+        block.characters += len(trace.problem) + len(trace.thinking) + len(trace.response)
+        tally.traces += 1
+        tally.steps += len(record.steps)
+        tally.picks += picked
+        tally.by_status[str(record.status)] += 1
+        if block.characters >= BLOCK_CHARACTERS:
+            yield block
+            block = _Block()
+    if block.rows:
+        yield block
+
+
+def _row(record: ScoredTrace, prm: int, picked: bool) -> dict[str, Any]:
+    """What the lists and charts need of one trace."""
+    trace = record.trace
+    return {
+        "id": trace.id,
+        "problem": " ".join(trace.problem[: 4 * OPENING_CHARACTERS].split())[:OPENING_CHARACTERS],
+        "status": str(record.status),
+        "reward": _number(record.reward) if record.status is Status.SCORED else None,
+        "trajectory": _number(record.trajectory_reward),
+        "steps": [_number(reward) for reward in record.step_rewards],
+        "thinking": sum(step.part == "thinking" for step in record.steps),
+        "tokens": record.tokens,
+        "correct": trace.correct,
+        "source": trace.source,
+        "policy": trace.policy,
+        "group": trace.group,
+        "pick": picked,
+        "prm": prm,
+    }
+
+
+def _texts(record: ScoredTrace) -> dict[str, Any]:
+    """What the page of one trace needs besides its row."""
+    trace = record.trace
+    labels = list(trace.step_labels) if trace.steps == record.steps else []
+    meta = {str(name): _short(value) for name, value in trace.meta.items()}
+    return {
+        "problem": trace.problem,
+        "thinking": _pieces(record, "thinking"),
+        "response": _pieces(record, "response"),
+        "closed": trace.thinking_closed,
+        "answer": trace.answer,
+        "labels": labels,
+        "overflow": record.overflow,
+        "note": record.note,
+        "meta": {name: value for name, value in meta.items() if value is not None},
+        "hidden": sum(value is None for value in meta.values()),
+    }
+
+
+def _pieces(record: ScoredTrace, part: Part) -> list[tuple[str, int]]:
+    """One part as (text, index of its step): -1 is text that no step covers.
+
+    The text is cut here because offsets count code points, and the strings of a browser are made of UTF-16 units.
+    """
+    text = record.trace.text(part)
+    pieces, end = [], 0
+    for index, step in enumerate(record.steps):
+        if step.part != part:
+            continue
+        if step.start > end:
+            pieces.append((text[end : step.start], -1))
+        pieces.append((text[step.start : step.stop], index))
+        end = max(end, step.stop)
+    if end < len(text):
+        pieces.append((text[end:], -1))
+    return pieces
+
+
+def _number(value: float | None) -> float | None:
+    """Six significant digits; None for what is no number, so that nothing unscored is ever drawn as a score."""
+    return float(f"{value:.6g}") if value is not None and math.isfinite(value) else None
+
+
+def _short(value: object) -> str | None:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= META_CHARACTERS else None
+
+
+def _columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def _element(kind: str, content: object) -> bytes:
+    """One data element. Base64 has no `<`, so whatever the text is, it cannot end the element."""
+    packed = base64.b64encode(zlib.compress(json.dumps(content, separators=(",", ":"), allow_nan=False).encode()))
+    return b'<script type="text/plain" data-kind="' + kind.encode() + b'">' + packed + b"</script>\n"
+
+
+def _shell(title: str) -> tuple[str, str]:
+    """The page before and after the data."""
+    page = files(__package__) / "page"
+    style = "\n".join((page / name).read_text("utf-8") for name in STYLES)
+    script = '"use strict";\n(() => {\n' + "\n".join((page / name).read_text("utf-8") for name in SCRIPTS) + "\n})();\n"
+    policy = (
+        f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src data:; "
+        "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'"
+    )
+    before, after = (page / "page.html").read_text("utf-8").split("{{data}}")
+    for name, value in (("policy", policy), ("style", style), ("title", html.escape(_printable(title)))):
+        before = before.replace("{{" + name + "}}", value)
+    return before, after.replace("{{script}}", script)
+
+
+def _printable(text: str) -> str:
+    """The text without lone surrogates, which UTF-8 cannot hold."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

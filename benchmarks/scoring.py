@@ -1,0 +1,242 @@
+"""How fast scoring is, as ratios within one run: against the machine's own matrix-product rate, and against what others do.
+
+Compared on the same weights (SmolLM2-135M with a reward head), the same real traces and the same machine, in float32:
+
+- ours: packed, no vocabulary logits (`scoring.engine`);
+- released: one trace at a time through transformers' causal LM with full vocabulary logits, as the released snippets do;
+- padded: transformers' token classifier on batches of 8, padded to the longest, with a mask.
+
+Useful FLOPs count the matrix products of every real token and causal attention once; padding, logits and masked-out attention count as
+nothing. Every figure is a median of `--repeats` interleaved runs; the matrix-product rate is measured before and after each.
+
+    python -m benchmarks.scoring --traces ../shared/data/traces/mip_gsm8k.jsonl ../shared/data/bon/gsm8k_example_model_solutions.jsonl
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reasonflux_prm.prm.base import PRMSpec
+from reasonflux_prm.prm.checkpoint import Checkpoint
+from reasonflux_prm.prm.config import DecoderConfig
+from reasonflux_prm.prm.embedded.install import ensure_base
+from reasonflux_prm.prm.families.native import NativePRM, NativeSettings
+from reasonflux_prm.records import SegmentedTrace, Trace
+from reasonflux_prm.scoring.engine import Engine, EngineSettings
+from reasonflux_prm.scoring.packing import pack
+from reasonflux_prm.scoring.session import Session
+from reasonflux_prm.scoring.windows import Window
+from reasonflux_prm.steps.split import split
+from reasonflux_prm.traces.read import read_traces
+
+BUCKETS = (64, 128, 256, 512, 1024, 2048, 4096)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Return the wall time of one call."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def matrix_rate() -> float:
+    """Return the machine's float32 matrix-product rate, in FLOP/s: the best of a few products of 1,024 by 1,024."""
+    a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
+    return 2 * 1024**3 / min(seconds(lambda: a @ b) for _ in range(12))
+
+
+def useful_flops(config: DecoderConfig, lengths: Sequence[int]) -> float:
+    """Return the FLOPs that scoring sequences of these lengths needs."""
+    attention = sum(4 * config.layers * config.heads * config.head_dim * n * (n + 1) / 2 for n in lengths)
+    return config.flops_per_token * sum(lengths) + attention
+
+
+def native_prm(base: Path) -> NativePRM:
+    """Return the base model as a PRM in our format, with a random head: timings do not depend on what a head says."""
+    checkpoint = Checkpoint(base, name="benchmark")
+    decoder = checkpoint.decoder()
+    spec = PRMSpec("benchmark", "native", "0", (0.0, 1.0), "none", "mean", decoder.config.context, trajectory="marker")
+    settings = NativeSettings(separator="<file_sep>", marker="<empty_output>")
+    torch.manual_seed(0)
+    return NativePRM(spec, decoder, checkpoint.tokenizer(), settings, torch.randn(1, decoder.config.hidden) * 0.02, None)
+
+
+def real_traces(paths: Sequence[str], prm: NativePRM, tokens: int) -> list[SegmentedTrace]:
+    """Return traces from the files in turn until they hold `tokens` tokens; longer ones than the context are left out."""
+    streams = [read_traces(path) for path in paths]
+    found: list[SegmentedTrace] = []
+    total = 0
+    while total < tokens and streams:
+        for stream in list(streams):
+            trace = next(stream, None)
+            if trace is None:
+                streams.remove(stream)
+                continue
+            segmented = split(trace)
+            length = len(prm.encode(segmented))
+            if length <= prm.spec.context_length:
+                found.append(segmented)
+                total += length
+    return found
+
+
+class Rivals:
+    """The same weights in transformers."""
+
+    def __init__(self, base: Path) -> None:
+        from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
+
+        self.causal = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, attn_implementation="sdpa").eval()
+        self.classifier = AutoModelForTokenClassification.from_pretrained(
+            base, dtype=torch.float32, attn_implementation="sdpa", num_labels=1
+        ).eval()
+
+    @torch.inference_mode()
+    def released(self, sequences: Sequence[Sequence[int]]) -> None:
+        """One trace at a time, full vocabulary logits."""
+        for tokens in sequences:
+            self.causal(input_ids=torch.tensor([tokens]), use_cache=False)
+
+    @torch.inference_mode()
+    def padded(self, sequences: Sequence[Sequence[int]], size: int = 8) -> None:
+        """Batches of `size` in the order given, padded to the longest."""
+        for start in range(0, len(sequences), size):
+            batch = sequences[start : start + size]
+            longest = max(map(len, batch))
+            ids = torch.zeros(len(batch), longest, dtype=torch.long)
+            mask = torch.zeros(len(batch), longest, dtype=torch.long)
+            for row, tokens in enumerate(batch):
+                ids[row, : len(tokens)] = torch.tensor(tokens)
+                mask[row, : len(tokens)] = 1
+            self.classifier(input_ids=ids, attention_mask=mask, use_cache=False)
+
+
+def share_of_ceiling(work: Callable[[], object], flops: float, repeats: int) -> dict[str, float]:
+    """Return the median share of the matrix-product rate measured around each run, and the median seconds."""
+    work()
+    shares, times = [], []
+    for _ in range(repeats):
+        before = matrix_rate()
+        times.append(seconds(work))
+        shares.append(flops / times[-1] / max(before, matrix_rate()))
+    return {"share": statistics.median(shares), "lowest": min(shares), "highest": max(shares), "seconds": statistics.median(times)}
+
+
+def buckets(prm: NativePRM, lengths: Sequence[int], repeats: int) -> dict[str, Any]:
+    """Return the share of the ceiling for packs of sequences of one length; a pack has 2,048 tokens or one sequence."""
+    result: dict[str, Any] = {}
+    for length in lengths:
+        count = max(1, 2048 // length)
+        batch = pack([Window(tuple(range(100, 100 + length)), ())] * count)
+        flops = useful_flops(prm.decoder.config, [length] * count)
+        result[str(length)] = share_of_ceiling(lambda batch=batch: prm.decoder(batch.tokens, batch.starts), flops, repeats)  # type: ignore[misc]
+        print(f"length {length:>5}: {result[str(length)]['share']:.1%} of the ceiling", flush=True)
+    return result
+
+
+def mixed(prm: NativePRM, traces: Sequence[SegmentedTrace], base: Path, repeats: int) -> dict[str, Any]:
+    """Return time and share of ours, released and padded on the same traces, interleaved."""
+    sequences = [[*seq.head, *(t for piece in seq.pieces for t in piece.tokens)] for tr in traces for seq in prm.encode(tr).sequences]
+    flops = useful_flops(prm.decoder.config, [len(tokens) for tokens in sequences])
+    rivals = Rivals(base)
+    engine = Engine(prm, EngineSettings())
+    ways: dict[str, Callable[[], object]] = {
+        "ours": lambda: list(engine.score(traces)),
+        "released": lambda: rivals.released(sequences),
+        "padded": lambda: rivals.padded(sequences),
+    }
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    shares: dict[str, list[float]] = {name: [] for name in ways}
+    for work in ways.values():
+        work()
+    for _ in range(repeats):
+        for name, work in ways.items():
+            before = matrix_rate()
+            times[name].append(seconds(work))
+            shares[name].append(flops / times[name][-1] / max(before, matrix_rate()))
+    tokens = sum(map(len, sequences))
+    rows = {
+        name: {
+            "seconds": statistics.median(times[name]),
+            "tokens_per_s": tokens / statistics.median(times[name]),
+            "share": statistics.median(shares[name]),
+            "times_slower_than_ours": statistics.median(t / o for t, o in zip(times[name], times["ours"], strict=True)),
+        }
+        for name in ways
+    }
+    for name, row in rows.items():
+        print(f"{name:>9}: {row['tokens_per_s']:.0f} tokens/s, {row['share']:.1%} of the ceiling, {row['times_slower_than_ours']:.2f} x our time", flush=True)
+    return {"traces": len(traces), "sequences": len(sequences), "tokens": tokens, "longest": max(map(len, sequences)), **rows}
+
+
+def appending(prm: NativePRM, repeats: int) -> dict[str, float]:
+    """Return the time of a 64-token step appended to a 2,000-token session, and of scoring the whole anew."""
+    filler = prm.tokenizer.decode(list(range(1000, 1063)))
+    text = filler
+    while len(prm.step_piece(text, 1, "thinking", "thinking").tokens) < 64:
+        text += " a"
+    past = filler * 40
+    session = Session(prm, "A problem.")
+    session.append(past[: int(len(past) * 2000 / len(prm.tokenizer.continuation(past)))])
+    held = session.tokens
+    added = len(prm.step_piece(text, 1, "thinking", "thinking").tokens)
+    whole = SegmentedTrace(*_as_trace(past, text))
+    engine = Engine(prm, EngineSettings())
+    appended, anew = [], []
+    for _ in range(repeats + 1):
+        appended.append(seconds(lambda: session.append(text)))
+        session.rollback()
+        anew.append(seconds(lambda: list(engine.score([whole]))))
+    ratio = statistics.median(b / a for a, b in islice(zip(appended, anew, strict=True), 1, None))
+    print(f"append {added} tokens to {held}: {statistics.median(appended[1:]):.3f} s, anew {statistics.median(anew[1:]):.3f} s, {ratio:.1f} x", flush=True)
+    return {"held": held, "added": added, "append_s": statistics.median(appended[1:]), "anew_s": statistics.median(anew[1:]), "ratio": ratio}
+
+
+def _as_trace(past: str, text: str) -> tuple[Trace, Any, str]:
+    from reasonflux_prm.records import Step
+
+    cut = len(past) * 2000 // 2520
+    trace = Trace("benchmark", "A problem.", thinking=past[:cut] + text)
+    return trace, (Step("thinking", 0, cut), Step("thinking", cut, cut + len(text))), "given"
+
+
+def main() -> None:
+    """Run the parts that were asked for and write one JSON file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--traces", nargs="+", default=[], help="files of real traces for the mix")
+    parser.add_argument("--tokens", type=int, default=12_000, help="tokens of the mix")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--parts", nargs="+", choices=["buckets", "mix", "append"], default=["buckets", "mix", "append"])
+    parser.add_argument("-o", "--output", type=Path, default=None)
+    args = parser.parse_args()
+    base = ensure_base()
+    prm = native_prm(base)
+    report: dict[str, Any] = {
+        "machine": {"processor": platform.processor() or platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__},
+        "repeats": args.repeats,
+        "ceiling_gflops": matrix_rate() / 1e9,
+    }
+    if "buckets" in args.parts:
+        report["buckets"] = buckets(prm, BUCKETS, args.repeats)
+    if "append" in args.parts:
+        report["append"] = appending(prm, args.repeats)
+    if "mix" in args.parts:
+        if not args.traces:
+            parser.error("the mix needs --traces FILE ...")
+        report["mix"] = mixed(prm, real_traces(args.traces, prm, args.tokens), base, args.repeats)
+    if args.output is not None:
+        args.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Process reward models: decoder, input encoding, one small file for each released family, the embedded PRM."""

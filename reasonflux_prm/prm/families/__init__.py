@@ -1,0 +1,1 @@
+"""Released PRMs, one file a family."""

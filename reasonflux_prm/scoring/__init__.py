@@ -1,0 +1,1 @@
+"""A PRM over many traces: packing, windows, sessions, aggregation, resumable runs."""

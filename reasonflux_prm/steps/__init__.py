@@ -1,0 +1,1 @@
+"""Cut a trace into steps without losing a character."""

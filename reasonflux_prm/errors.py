@@ -1,7 +1,8 @@
 """One root error and one subclass for each boundary a run crosses.
 
-Each message says what was expected, what came, which record, and what to do. To add an error: inherit from the root and from the
-standard class a caller would expect, pass one complete message, and keep it picklable (no extra required arguments).
+Each message says what was expected, what came, which record, and what to do. To add an error: inherit from the root and
+from the standard class a caller would expect, pass one complete message, and keep it picklable (no extra required
+arguments).
 """
 
 from __future__ import annotations

@@ -74,6 +74,8 @@ class DecoderConfig:
             )
         except KeyError as error:
             raise CheckpointError(f"{where}: config.json has no {error.args[0]!r}") from error
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"{where}: a field of config.json is not of its kind ({error})") from error
 
 
 def _context(config: Mapping[str, Any]) -> int:

@@ -27,12 +27,14 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from reasonflux_prm.prm.base import PRMSpec
 from reasonflux_prm.prm.checkpoint import Checkpoint
+from reasonflux_prm.prm.embedded.adapter import Adapter, save_adapter
+from reasonflux_prm.prm.embedded.fetch import SMOLLM2
 from reasonflux_prm.prm.families.native import NativePRM, NativeSettings
 from reasonflux_prm.records import Part
 
@@ -156,6 +158,18 @@ class Upper(nn.Module):
             hidden = layer(hidden, attention_mask=mask, position_ids=positions, position_embeddings=rope)
         logits: Tensor = self.score(self.norm(hidden))
         return logits.squeeze(-1)
+
+    def start_from(self, adapter: Path) -> None:
+        """Take over the trained tensors of an earlier run."""
+        saved = load_file(str(adapter))
+        self.score.weight.data.copy_(saved["score.weight"])
+        self.score.bias.data.copy_(saved["score.bias"])
+        for index, layer in enumerate(self.layers):
+            for name, module in layer.named_modules():
+                if isinstance(module, Lora):
+                    key = f"model.layers.{self.split + index}.{name}.weight"
+                    module.a.data.copy_(saved[f"{key}.lora_A"])
+                    module.b.data.copy_(saved[f"{key}.lora_B"].float() / module.scale)
 
     def adapter(self) -> dict[str, Tensor]:
         """Return the trained tensors in the adapter file's names, the scale folded into B."""
@@ -336,6 +350,8 @@ def train(args: argparse.Namespace) -> None:
     store = cache_lower(args.base, trees, args.split, args.cache, args.workers, decoder.config.hidden)
     model = AutoModelForCausalLM.from_pretrained(args.base, dtype=torch.float32, attn_implementation="sdpa").model
     upper = Upper(model, args.split, args.rank)
+    if args.start_from is not None:
+        upper.start_from(args.start_from)
     batches = Batches(trees, store)
     dev, pool = list(range(args.dev)), list(range(args.dev, len(trees)))
     fit(upper, batches, pool, dev, args, rng)
@@ -377,8 +393,7 @@ def fit(
                 print(f"step {step} dev {json.dumps({k: round(v, 4) for k, v in result.items()})}", flush=True)
                 if result["step_auc"] > best:
                     best = result["step_auc"]
-                    metadata = {"format": "1", "prm": json.dumps(SETTINGS.to_json()), "dev": json.dumps(result)}
-                    save_file(upper.adapter(), str(args.output), metadata)
+                    save_adapter(args.output, Adapter(upper.adapter(), SETTINGS.to_json(), SMOLLM2.gguf_sha256))
 
 
 def main() -> None:
@@ -388,6 +403,7 @@ def main() -> None:
     parser.add_argument("--base", type=Path, required=True, help="folder of the base model")
     parser.add_argument("--cache", type=Path, required=True, help="folder for the lower layers' output")
     parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--start-from", type=Path, default=None, help="an adapter of an earlier run")
     parser.add_argument("--split", type=int, default=15, help="layers below this one are frozen")
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--lr", type=float, default=7e-4)

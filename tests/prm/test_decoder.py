@@ -21,11 +21,12 @@ VOCABULARY = 300
 CPU = torch.device("cpu")
 LLAMA3 = {
     "rope_type": "llama3",
-    "rope_theta": 500000.0,
+    "rope_theta": 10000.0,
     "factor": 8.0,
     "low_freq_factor": 1.0,
     "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 64,
+    # With heads of 8 the four frequencies turn 20, 2, 0.2 and 0.02 times: above, inside and below the band.
+    "original_max_position_embeddings": 128,
 }
 YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 64}
 LINEAR = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.0}
@@ -171,7 +172,9 @@ _MODEL, _DECODER = pair("qwen2")
 @given(
     st.lists(
         st.tuples(
-            st.integers(0, 50), st.sampled_from(["append", "append", "fork", "rollback", "drop"]), st.integers(0, 200)
+            st.integers(0, 50),
+            st.sampled_from(["append", "append", "together", "fork", "rollback", "drop"]),
+            st.integers(0, 200),
         ),
         max_size=14,
     )
@@ -188,6 +191,11 @@ def test_branches_never_touch_each_other(operations):
             held += new.tolist()
             whole = _DECODER(torch.tensor(held), [0, len(held)])
             assert torch.allclose(hidden, whole[-len(new) :], atol=1e-4)
+        elif what == "together":
+            news = sequences([(amount + place) % 5 + 1 for place in range(len(branches))], seed=1000 * number + amount)
+            _DECODER(torch.cat(news), starts(news), [cache for cache, _ in branches])
+            for (_, tokens), new in zip(branches, news, strict=True):
+                tokens += new.tolist()
         elif what == "fork":
             branches.append((cache.fork(), list(held)))
         elif what == "rollback":
@@ -202,6 +210,20 @@ def test_branches_never_touch_each_other(operations):
         hidden = _DECODER(probe, [0, 3], [cache])
         whole = _DECODER(torch.tensor(held + probe.tolist()), [0, len(held) + 3])
         assert torch.allclose(hidden, whole[-3:], atol=1e-4)
+
+
+def test_forks_grown_in_one_pass():
+    """All candidates of a search step in one pack: none has written when the next one looks for room."""
+    prefix, *ends = sequences([30, 5, 9, 2])
+    cache = _DECODER.new_cache()
+    _DECODER(prefix, [0, 30], [cache])
+    branches = [cache, cache.fork(), cache.fork()]
+    found = _DECODER(torch.cat(ends), starts(ends), branches)
+    expected = torch.cat([reference(_MODEL, torch.cat([prefix, end]))[30:] for end in ends])
+    assert torch.allclose(found, expected, atol=1e-4)
+    again = _DECODER(torch.cat([prefix[:1]] * 3), [0, 1, 2, 3], branches)
+    expected = torch.stack([reference(_MODEL, torch.cat([prefix, end, prefix[:1]]))[-1] for end in ends])
+    assert torch.allclose(again, expected, atol=1e-4)
 
 
 def test_branches_past_the_first_buffer():

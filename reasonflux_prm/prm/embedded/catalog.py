@@ -28,7 +28,7 @@ EMBEDDED = KnownPRM("embedded", "native", "135M", 8192, "apache-2.0", aliases=("
 
 KNOWN: tuple[KnownPRM, ...] = (
     EMBEDDED,
-    KnownPRM("Gen-Verse/ReasonFlux-PRM-7B", "qwen-math", "7B"),
+    KnownPRM("Gen-Verse/ReasonFlux-PRM-7B", "reasonflux", "7B"),
     KnownPRM("Gen-Verse/ReasonFlux-PRM-1.5B", "reasonflux-scalar", "1.5B"),
     KnownPRM("Qwen/Qwen2.5-Math-PRM-7B", "qwen-math", "7B", 4096, "qwen"),
     KnownPRM("Qwen/Qwen2.5-Math-PRM-72B", "qwen-math", "72B"),

@@ -127,7 +127,9 @@ class PRM(ABC):
         for index, step in order:
             pieces.append(self.step_piece(segmented.text(step), index, step.part, previous))
             previous = step.part
-        kept = sum(step.part == "response" for _, step in order) if self.spec.layout == "response_first" else 0
+        # The response is what thinking steps are scored against; without thinking, windows slide over the response itself.
+        keeps = self.spec.layout == "response_first" and any(step.part == "thinking" for _, step in order)
+        kept = sum(step.part == "response" for _, step in order) if keeps else 0
         marker = self.trajectory_piece()
         tail = (marker,) if marker is not None else ()
         return TokenSequence(self.head(segmented.trace.problem), tuple(pieces[:kept]), (*pieces[kept:], *tail))

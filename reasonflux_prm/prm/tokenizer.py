@@ -14,7 +14,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from reasonflux_prm.errors import CheckpointError, MissingExtra
+from reasonflux_prm.errors import CheckpointError, InputError, MissingExtra
 
 
 class TextTokenizer:
@@ -113,7 +113,12 @@ class TextTokenizer:
 
 
 def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
-    return list(tokenizer.encode(text, add_special_tokens=False).ids)
+    try:
+        return list(tokenizer.encode(text, add_special_tokens=False).ids)
+    except TypeError as error:
+        raise InputError(
+            f"expected text, got something that is no valid Unicode ({error}): half a surrogate pair?"
+        ) from error
 
 
 def _without_dummy_space(tokenizer: Tokenizer) -> Tokenizer:

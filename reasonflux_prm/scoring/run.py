@@ -22,7 +22,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 from filelock import FileLock, Timeout
 
@@ -267,10 +267,7 @@ def _score(
         rejects = stack.enter_context(RejectsWriter(output))
         traces = source.read(rejects)
         _skip(traces, progress.traces)
-        with writing(output):
-            stream = stack.enter_context(files.partial.open("r+b" if progress.bytes else "wb"))
-            stream.truncate(progress.bytes)
-            stream.seek(progress.bytes)
+        stream = stack.enter_context(_appending(files.partial, progress.bytes, output))
         for chunk in _counted(scorer.score_chunks(traces), progress):
             with writing(output):
                 stream.write(_encoded(chunk, compress=output.suffix == ".gz"))
@@ -285,6 +282,22 @@ def _score(
         _refuse_nothing(progress, source)
         _write_journal(files.journal, settings, progress)
     _finish(files, settings, progress)
+
+
+@contextmanager
+def _appending(partial: Path, good: int, output: Path) -> Iterator[IO[bytes]]:
+    """Open the partial file behind its good bytes."""
+    with writing(output):
+        stream = partial.open("r+b" if good else "wb")
+    try:
+        with writing(output):
+            stream.truncate(good)
+            stream.seek(good)
+        yield stream
+    finally:
+        # What counts is on the disk already; closing would try once more to write what could not be written.
+        with suppress(OSError):
+            stream.close()
 
 
 def _finish(files: _Files, settings: Mapping[str, Any], progress: Progress) -> None:
@@ -324,7 +337,9 @@ def _interrupted(files: _Files, settings: Mapping[str, Any]) -> Progress:
 
 def _write_journal(journal: Path, settings: Mapping[str, Any], progress: Progress) -> None:
     with atomic_path(journal) as part, writing(journal):
-        part.write_text(json.dumps({"settings": settings, "progress": asdict(progress)}), encoding="utf-8")
+        # asdict would rebuild the counter from its items, that is, count them.
+        saved = {**asdict(progress), "counts": dict(progress.counts)}
+        part.write_text(json.dumps({"settings": settings, "progress": saved}), encoding="utf-8")
 
 
 def _skip(traces: Iterator[Trace], number: int) -> None:

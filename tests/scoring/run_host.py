@@ -38,8 +38,8 @@ def _child(prm: Any, job: dict[str, Any]) -> None:
     code = 1
     try:
         _kill_at(job.get("kill_at"))
-        if limit := job.get("file_bytes"):
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (job.get("file_bytes", most), most))
         engine = Engine(prm, EngineSettings(chunk_traces=job["chunk_traces"]))
         try:
             progress = run_scoring(engine, Input(job["source"]), Path(job["output"]), resume=job.get("resume", True))
@@ -54,6 +54,7 @@ def _child(prm: Any, job: dict[str, Any]) -> None:
         except Exception as error:
             result = {"error": type(error).__name__, "message": str(error)}
         result["events"] = _events
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
         with open(job["result"], "w") as file:
             json.dump(result, file)
         code = 0

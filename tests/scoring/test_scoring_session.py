@@ -312,8 +312,8 @@ def test_the_trajectory_of_a_cumulative_family(implicit):
     for text in TEXTS[:3]:
         one.append(text + "\n\n", "thinking")
     expect_one_pass(implicit, [one])
-    [(steps, closing)] = tiny.scores(implicit, [implicit.encode(segmented(one.steps))])
-    assert one.session.trajectory() == pytest.approx(sum(steps) + closing, abs=1e-4)
+    batch, _ = tiny.pack(implicit.encode(segmented(one.steps)).sequences)
+    assert one.session.trajectory() == pytest.approx(implicit.forward(batch).sum().item(), abs=1e-4)
 
 
 def test_when_the_second_body_fails_the_first_forgets(implicit):

@@ -23,7 +23,27 @@ PROMPT = {
     "before_thinking": "<think>\n",
     "after_thinking": "</think>\n\n",
 }
-_WORDS = "so the sum of 12 and 30 is 42 then wait check x = 3 this again therefore \\boxed{7} which right é 漢".split()
+_WORDS = [
+    "so",
+    "the",
+    "sum",
+    "of",
+    "is",
+    "then",
+    "wait",
+    "check",
+    "this",
+    "again",
+    "therefore",
+    "which",
+    "right",
+    "42",
+    "12",
+    "30",
+    "x = 3",
+    "é漢",
+    "\\boxed{7}",
+]
 
 
 def write_native(folder: Path, *, layout: str = "causal", seed: int = 0, shapes: dict[str, Any] | None = None) -> Path:

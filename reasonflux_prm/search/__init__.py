@@ -1,0 +1,1 @@
+"""Scores put to work: the best of N candidates."""

@@ -1,15 +1,17 @@
-"""How fast scoring is, as ratios within one run: against the machine's own matrix-product rate, and against what others do.
+"""How fast scoring is, as ratios within one run: to the machine's matrix-product rate, and to what others do.
 
 Compared on the same weights (SmolLM2-135M with a reward head), the same real traces and the same machine, in float32:
 
 - ours: packed, no vocabulary logits (`scoring.engine`);
-- released: one trace at a time through transformers' causal LM with full vocabulary logits, as the released snippets do;
+- released: one trace at a time through transformers' causal LM with full vocabulary logits, as the released snippets
+  do;
 - padded: transformers' token classifier on batches of 8, padded to the longest, with a mask.
 
-Useful FLOPs count the matrix products of every real token and causal attention once; padding, logits and masked-out attention count as
-nothing. Every figure is a median of `--repeats` interleaved runs; the matrix-product rate is measured before and after each.
+Useful FLOPs count the matrix products of every real token and causal attention once; padding, logits and masked-out
+attention count as nothing. Every figure is a median of `--repeats` interleaved runs; the matrix-product rate is
+measured before and after each.
 
-    python -m benchmarks.scoring --traces ../shared/data/traces/mip_gsm8k.jsonl ../shared/data/bon/gsm8k_example_model_solutions.jsonl
+    python -m benchmarks.scoring --traces TRACES.jsonl CANDIDATES.jsonl -o scoring.json
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -68,11 +71,13 @@ def native_prm(base: Path) -> NativePRM:
     spec = PRMSpec("benchmark", "native", "0", (0.0, 1.0), "none", "mean", decoder.config.context, trajectory="marker")
     settings = NativeSettings(separator="<file_sep>", marker="<empty_output>")
     torch.manual_seed(0)
-    return NativePRM(spec, decoder, checkpoint.tokenizer(), settings, torch.randn(1, decoder.config.hidden) * 0.02, None)
+    return NativePRM(
+        spec, decoder, checkpoint.tokenizer(), settings, torch.randn(1, decoder.config.hidden) * 0.02, None
+    )
 
 
 def real_traces(paths: Sequence[str], prm: NativePRM, tokens: int) -> list[SegmentedTrace]:
-    """Return traces from the files in turn until they hold `tokens` tokens; longer ones than the context are left out."""
+    """Return traces from the files in turn, those that fit the context, until they hold `tokens` tokens."""
     streams = [read_traces(path) for path in paths]
     found: list[SegmentedTrace] = []
     total = 0
@@ -129,7 +134,12 @@ def share_of_ceiling(work: Callable[[], object], flops: float, repeats: int) -> 
         before = matrix_rate()
         times.append(seconds(work))
         shares.append(flops / times[-1] / max(before, matrix_rate()))
-    return {"share": statistics.median(shares), "lowest": min(shares), "highest": max(shares), "seconds": statistics.median(times)}
+    return {
+        "share": statistics.median(shares),
+        "lowest": min(shares),
+        "highest": max(shares),
+        "seconds": statistics.median(times),
+    }
 
 
 def buckets(prm: NativePRM, lengths: Sequence[int], repeats: int) -> dict[str, Any]:
@@ -139,14 +149,19 @@ def buckets(prm: NativePRM, lengths: Sequence[int], repeats: int) -> dict[str, A
         count = max(1, 2048 // length)
         batch = pack([Window(tuple(range(100, 100 + length)), ())] * count)
         flops = useful_flops(prm.decoder.config, [length] * count)
-        result[str(length)] = share_of_ceiling(lambda batch=batch: prm.decoder(batch.tokens, batch.starts), flops, repeats)  # type: ignore[misc]
+        run = partial(prm.decoder, batch.tokens, batch.starts)
+        result[str(length)] = share_of_ceiling(run, flops, repeats)
         print(f"length {length:>5}: {result[str(length)]['share']:.1%} of the ceiling", flush=True)
     return result
 
 
 def mixed(prm: NativePRM, traces: Sequence[SegmentedTrace], base: Path, repeats: int) -> dict[str, Any]:
     """Return time and share of ours, released and padded on the same traces, interleaved."""
-    sequences = [[*seq.head, *(t for piece in seq.pieces for t in piece.tokens)] for tr in traces for seq in prm.encode(tr).sequences]
+    sequences = [
+        [*seq.head, *(t for piece in seq.pieces for t in piece.tokens)]
+        for tr in traces
+        for seq in prm.encode(tr).sequences
+    ]
     flops = useful_flops(prm.decoder.config, [len(tokens) for tokens in sequences])
     rivals = Rivals(base)
     engine = Engine(prm, EngineSettings())
@@ -175,8 +190,18 @@ def mixed(prm: NativePRM, traces: Sequence[SegmentedTrace], base: Path, repeats:
         for name in ways
     }
     for name, row in rows.items():
-        print(f"{name:>9}: {row['tokens_per_s']:.0f} tokens/s, {row['share']:.1%} of the ceiling, {row['times_slower_than_ours']:.2f} x our time", flush=True)
-    return {"traces": len(traces), "sequences": len(sequences), "tokens": tokens, "longest": max(map(len, sequences)), **rows}
+        print(
+            f"{name:>9}: {row['tokens_per_s']:.0f} tokens/s, {row['share']:.1%} of the ceiling, "
+            f"{row['times_slower_than_ours']:.2f} x our time",
+            flush=True,
+        )
+    return {
+        "traces": len(traces),
+        "sequences": len(sequences),
+        "tokens": tokens,
+        "longest": max(map(len, sequences)),
+        **rows,
+    }
 
 
 def appending(prm: NativePRM, repeats: int) -> dict[str, float]:
@@ -198,8 +223,18 @@ def appending(prm: NativePRM, repeats: int) -> dict[str, float]:
         session.rollback()
         anew.append(seconds(lambda: list(engine.score([whole]))))
     ratio = statistics.median(b / a for a, b in islice(zip(appended, anew, strict=True), 1, None))
-    print(f"append {added} tokens to {held}: {statistics.median(appended[1:]):.3f} s, anew {statistics.median(anew[1:]):.3f} s, {ratio:.1f} x", flush=True)
-    return {"held": held, "added": added, "append_s": statistics.median(appended[1:]), "anew_s": statistics.median(anew[1:]), "ratio": ratio}
+    print(
+        f"append {added} tokens to {held}: {statistics.median(appended[1:]):.3f} s, "
+        f"anew {statistics.median(anew[1:]):.3f} s, {ratio:.1f} x",
+        flush=True,
+    )
+    return {
+        "held": held,
+        "added": added,
+        "append_s": statistics.median(appended[1:]),
+        "anew_s": statistics.median(anew[1:]),
+        "ratio": ratio,
+    }
 
 
 def _as_trace(past: str, text: str) -> tuple[Trace, Any, str]:
@@ -216,13 +251,19 @@ def main() -> None:
     parser.add_argument("--traces", nargs="+", default=[], help="files of real traces for the mix")
     parser.add_argument("--tokens", type=int, default=12_000, help="tokens of the mix")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--parts", nargs="+", choices=["buckets", "mix", "append"], default=["buckets", "mix", "append"])
+    parser.add_argument(
+        "--parts", nargs="+", choices=["buckets", "mix", "append"], default=["buckets", "mix", "append"]
+    )
     parser.add_argument("-o", "--output", type=Path, default=None)
     args = parser.parse_args()
     base = ensure_base()
     prm = native_prm(base)
     report: dict[str, Any] = {
-        "machine": {"processor": platform.processor() or platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__},
+        "machine": {
+            "processor": platform.processor() or platform.machine(),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        },
         "repeats": args.repeats,
         "ceiling_gflops": matrix_rate() / 1e9,
     }

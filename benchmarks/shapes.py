@@ -1,7 +1,8 @@
-"""Scoring speed at the shapes of released PRMs, with random weights: what a GPU reaches before any checkpoint is downloaded.
+"""Scoring speed at the shapes of released PRMs, with random weights.
 
-For each shape: tokens/s and model FLOPs utilisation (useful FLOPs over the device's peak) of our packed body and reward head, and the ratio to
-released practice (transformers' causal LM, one trace at a time, full vocabulary logits) on the same lengths. Medians, runs interleaved.
+For each shape: tokens/s and model FLOPs utilisation (useful FLOPs over the device's peak) of our packed body and
+reward head, and the ratio to released practice (transformers' causal LM, one trace at a time, full vocabulary logits)
+on the same lengths. Medians, runs interleaved.
 
     python -m benchmarks.shapes --device cuda --shapes qwen-1.5b qwen-7b --peak-tflops 989 -o shapes.json
     python -m benchmarks.shapes --device cpu --shapes tiny --lengths 64 200 --repeats 3
@@ -26,25 +27,42 @@ from reasonflux_prm.prm.config import DecoderConfig
 from reasonflux_prm.prm.decoder import Decoder
 from reasonflux_prm.scoring.packing import plan
 
+SHAPE_FIELDS = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "vocab_size",
+)
 SHAPES: dict[str, dict[str, Any]] = {
-    "tiny": {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 500},
-    "qwen-1.5b": {"hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "num_attention_heads": 12, "num_key_value_heads": 2, "vocab_size": 151936},
-    "qwen-7b": {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4, "vocab_size": 152064},
-}  # fmt: skip
-"""Qwen2.5-1.5B and -7B as their hub configurations have them (the 7B is also the shape of Qwen2.5-Math-PRM-7B and ReasonFlux-PRM-7B)."""
+    name: dict(zip(SHAPE_FIELDS, numbers, strict=True))
+    for name, numbers in {
+        "tiny": (64, 160, 2, 4, 2, 500),
+        "qwen-1.5b": (1536, 8960, 28, 12, 2, 151_936),
+        "qwen-7b": (3584, 18_944, 28, 28, 4, 152_064),
+    }.items()
+}
+"""Qwen2.5-1.5B and -7B; the latter is also the shape of Qwen2.5-Math-PRM-7B and ReasonFlux-PRM-7B."""
 
 
 def random_decoder(shape: dict[str, Any], context: int, device: torch.device, dtype: torch.dtype) -> Decoder:
     """Return a body of the shape with small random weights, made on the device."""
-    config = DecoderConfig.from_json({"model_type": "qwen2", "max_position_embeddings": context, "rope_theta": 1e6, **shape}, "shape")
+    config = DecoderConfig.from_json(
+        {"model_type": "qwen2", "max_position_embeddings": context, "rope_theta": 1e6, **shape}, "shape"
+    )
     weights = {
-        name: torch.ones(size, device=device, dtype=dtype) if "norm" in name else torch.randn(size, device=device, dtype=dtype) * 0.02
+        name: torch.ones(size, device=device, dtype=dtype)
+        if "norm" in name
+        else torch.randn(size, device=device, dtype=dtype) * 0.02
         for name, size in body_shapes(config).items()
     }
     return Decoder(config, weights, [device] * config.layers)
 
 
-def released(shape: dict[str, Any], context: int, device: torch.device, dtype: torch.dtype) -> Callable[[Sequence[torch.Tensor]], None]:
+def released(
+    shape: dict[str, Any], context: int, device: torch.device, dtype: torch.dtype
+) -> Callable[[Sequence[torch.Tensor]], None]:
     """Return released practice: the causal LM of transformers, one trace at a time."""
     from transformers import AutoModelForCausalLM, Qwen2Config
 
@@ -90,14 +108,22 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
     flops = useful_flops(decoder.config, args.lengths)
     times: dict[str, list[float]] = {"ours": [], "released": []}
     for repeat in range(args.repeats + 1):
-        ours, theirs = timed(lambda: packed(decoder, sequences, args.pack_tokens), device), timed(lambda: rival(sequences), device)
+        ours, theirs = (
+            timed(lambda: packed(decoder, sequences, args.pack_tokens), device),
+            timed(lambda: rival(sequences), device),
+        )
         if repeat:  # the first round warms up
             times["ours"].append(ours)
             times["released"].append(theirs)
     result: dict[str, Any] = {"tokens": tokens, "lengths": args.lengths, "dtype": str(dtype)}
     for way, values in times.items():
         middle = statistics.median(values)
-        result[way] = {"seconds": middle, "tokens_per_s": tokens / middle, "lowest_s": min(values), "highest_s": max(values)}
+        result[way] = {
+            "seconds": middle,
+            "tokens_per_s": tokens / middle,
+            "lowest_s": min(values),
+            "highest_s": max(values),
+        }
         if args.peak_tflops:
             result[way]["utilisation"] = flops / middle / (args.peak_tflops * 1e12)
     result["ratio"] = statistics.median(b / a for a, b in zip(times["ours"], times["released"], strict=True))
@@ -114,10 +140,15 @@ def main() -> None:
     parser.add_argument("--lengths", nargs="+", type=int, default=[1024, 2048, 3072, 4096, 6144, 8192, 12288, 16384])
     parser.add_argument("--pack-tokens", type=int, default=32_768)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--peak-tflops", type=float, default=None, help="dense bf16 peak of the device, for the utilisation")
+    parser.add_argument(
+        "--peak-tflops", type=float, default=None, help="dense bf16 peak of the device, for the utilisation"
+    )
     parser.add_argument("-o", "--output", type=Path, default=None)
     args = parser.parse_args()
-    report = {"device": torch.cuda.get_device_name() if args.device == "cuda" else args.device, "torch": torch.__version__}
+    report = {
+        "device": torch.cuda.get_device_name() if args.device == "cuda" else args.device,
+        "torch": torch.__version__,
+    }
     report |= {name: measure(name, args) for name in args.shapes}
     text = json.dumps(report, indent=2)
     print(text)

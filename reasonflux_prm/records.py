@@ -122,7 +122,7 @@ class ScoredTrace:
     overflow: str | None = None
     """What was done because the trace was longer than the PRM's context; None if it fitted."""
     note: str | None = None
-    """The message behind a status other than SCORED; for generative verifiers also what is missing from a scored trace's verdicts."""
+    """The message behind a status other than SCORED; from a generative verifier also what its verdicts lack."""
 
 
 @dataclass(frozen=True, slots=True)

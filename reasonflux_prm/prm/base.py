@@ -127,7 +127,7 @@ class PRM(ABC):
         for index, step in order:
             pieces.append(self.step_piece(segmented.text(step), index, step.part, previous))
             previous = step.part
-        # The response is what thinking steps are scored against; without thinking, windows slide over the response itself.
+        # Thinking steps are scored given the response; without thinking, windows slide over the response itself.
         keeps = self.spec.layout == "response_first" and any(step.part == "thinking" for _, step in order)
         kept = sum(step.part == "response" for _, step in order) if keeps else 0
         marker = self.trajectory_piece()

@@ -341,7 +341,8 @@ def train(args: argparse.Namespace) -> None:
     prm = NativePRM(spec, decoder, checkpoint.tokenizer(), SETTINGS, torch.zeros(1, decoder.config.hidden), None)
     builder = TreeBuilder(prm)
     rows = [json.loads(line) for line in args.trees.open(encoding="utf-8")]
-    trees = [builder.build(thinned(row, args.slips, rng)) for row in rows[: args.limit]]
+    built = (builder.build(thinned(row, args.slips, rng)) for row in rows[: args.limit])
+    trees = [tree for tree in built if len(tree.tokens) <= args.longest]
     print(
         f"{len(trees)} trees, {sum(len(t.tokens) for t in trees):,} tokens,",
         f"{sum(len(t.labels) for t in trees):,} labels",
@@ -412,6 +413,7 @@ def main() -> None:
     parser.add_argument("--dev", type=int, default=300, help="the first so many trees are held out")
     parser.add_argument("--every", type=int, default=100, help="evaluate every so many steps")
     parser.add_argument("--limit", type=int, default=None)
+    parser.add_argument("--longest", type=int, default=100_000, help="trees with more tokens are left out")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2, help="processes that compute the lower layers' output")

@@ -1,11 +1,11 @@
-"""Our own format: a plain `...ForTokenClassification` checkpoint with head `score` and its settings under `prm` in `config.json`.
+"""Our own format: a plain `...ForTokenClassification` checkpoint, head `score`, settings under `prm` in its config.
 
-vLLM serves such a folder with no code of ours (pooling of all tokens; a one-label head is followed by a sigmoid), transformers loads it
-as `AutoModelForTokenClassification`, and this module adds what neither knows: where the steps close.
+vLLM serves such a folder with no code of ours (pooling of all tokens; a one-label head is followed by a sigmoid),
+transformers loads it as `AutoModelForTokenClassification`, and this module adds what neither knows: where steps close.
 
-Input, `causal`: problem, thinking steps, response steps, marker. Input, `response_first`: problem, response steps, thinking steps, marker,
-so that a thinking step is scored given the response: R(s_t | x, s_<t, a), arXiv:2506.18896, section 3.
-Each step is its text without surrounding blank space, then the separator; the marker follows the last separator.
+Input, `causal`: problem, thinking steps, response steps, marker. Input, `response_first`: problem, response steps,
+thinking steps, marker, so that a thinking step is scored given the response: R(s_t | x, s_<t, a), arXiv:2506.18896,
+section 3. Each step is its text without surrounding blank space, then the separator; the marker comes last.
 """
 
 from __future__ import annotations
@@ -60,23 +60,37 @@ class NativeSettings:
             CheckpointError: A later format, an unknown setting or layout, or a missing one.
         """
         if data.get("format", 0) > FORMAT:
-            raise CheckpointError(f"{where}: PRM settings have format {data['format']}, this version reads up to {FORMAT}; upgrade the package")
+            raise CheckpointError(
+                f"{where}: PRM settings have format {data['format']}, this version reads up to {FORMAT}; "
+                "upgrade the package"
+            )
         known = {field.name for field in fields(cls)}
         if unknown := sorted(set(data) - known):
-            raise CheckpointError(f"{where}: unknown PRM settings {', '.join(unknown)} in config.json; known are {', '.join(sorted(known))}")
+            raise CheckpointError(
+                f"{where}: unknown PRM settings {', '.join(unknown)} in config.json; "
+                f"known are {', '.join(sorted(known))}"
+            )
         if data.get("layout", "causal") not in ("causal", "response_first"):
             raise CheckpointError(f"{where}: PRM layout {data['layout']!r} is neither 'causal' nor 'response_first'")
         try:
             return cls(**data)
         except TypeError as error:
-            raise CheckpointError(f"{where}: config.json's `prm` must name at least `separator` and `marker` ({error})") from error
+            raise CheckpointError(
+                f"{where}: config.json's `prm` must name at least `separator` and `marker` ({error})"
+            ) from error
 
 
 class NativePRM(PRM):
     """A PRM in our own format. Scores are P(good): sigmoid of one label, or the second of two labels' softmax."""
 
     def __init__(
-        self, spec: PRMSpec, decoder: Decoder, tokenizer: TextTokenizer, settings: NativeSettings, weight: Tensor, bias: Tensor | None
+        self,
+        spec: PRMSpec,
+        decoder: Decoder,
+        tokenizer: TextTokenizer,
+        settings: NativeSettings,
+        weight: Tensor,
+        bias: Tensor | None,
     ) -> None:
         super().__init__(spec, decoder, tokenizer)
         self.settings = settings

@@ -17,6 +17,7 @@ import json
 import re
 import sys
 import time
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -70,13 +71,18 @@ SETS = (
 # --- scores --------------------------------------------------------------------------------------------------------
 
 
-def prepare(test: Benchmark, data: Path, limit: int | None) -> Iterator[Trace]:
-    """Read a test set; traces that resample together get one `group`, and the steps are those that are scored."""
+def prepare(test: Benchmark, data: Path, limit: int | None, share: float = 1.0) -> Iterator[Trace]:
+    """Read a test set; traces that resample together get one `group`, and the steps are those that are scored.
+
+    Below a share of 1, whole groups are left out by a hash of their name, which knows nothing of what is in them.
+    """
     for trace in read_traces(data / test.file, limit=limit):
         # PRMBench's variants of a problem change its text, but share the end of their names.
         variant = f"{test.name}-{trace.meta.get('category')}_"
         name = trace.id.removeprefix(variant) if trace.id.startswith(variant) else trace.problem
         trace = replace(trace, group=trace.group or name)
+        if zlib.crc32(str(trace.group).encode()) >= share * 2**32:
+            continue
         yield replace(trace, steps=line_steps(trace)) if test.steps == LINES else trace
 
 
@@ -90,10 +96,11 @@ def line_steps(trace: Trace) -> tuple[Step, ...]:
 def score(prm: PRM, test: Benchmark, args: argparse.Namespace) -> list[ScoredTrace]:
     """Score a test set, or take its scores from the disk."""
     folder = args.output.with_name(f"{args.output.stem}-scores")
-    stem = f"{test.name}-{test.steps}" + (f"-{args.limit}" if args.limit else "")
+    share = args.share.get(test.name, 1.0)
+    stem = f"{test.name}-{test.steps}" + (f"-{args.limit}" if args.limit else "") + (f"-{share:g}" if share < 1 else "")
     prepared = folder / f"{stem}.jsonl"
     with atomic_path(prepared) as part:
-        traces = list(prepare(test, args.data, args.limit))
+        traces = list(prepare(test, args.data, args.limit, share))
         part.write_bytes(b"".join(json_line(trace_row(trace)) for trace in traces))
     started = time.monotonic()
 
@@ -298,6 +305,7 @@ def evaluate(args: argparse.Namespace) -> Report:
         "prm": asdict(Engine(prm).identity),
         "computed": {"dtype": str(prm.decoder.dtype), "device": prm.decoder.devices[0].type},
         "limit": args.limit,
+        "share": args.share,
         "sets": {},
     }
     threshold: float | None = None
@@ -340,15 +348,31 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with steps/, bon/ and traces/")
     parser.add_argument("-o", "--output", type=Path, required=True, help="report, JSON")
     parser.add_argument("--limit", type=int, help="read so many records of each file")
+    parser.add_argument(
+        "--share",
+        type=_share,
+        nargs="+",
+        default=[],
+        metavar="SET=X",
+        help="evaluate a share of a set's problems, chosen by a hash of their names",
+    )
     parser.add_argument("--sets", nargs="+", choices=[test.name for test in SETS], default=[test.name for test in SETS])
     parser.add_argument("--bon-steps", choices=[LINES, *RULES], default=LINES, help="steps of GSM8K's candidates")
     parser.add_argument("--dtype", choices=list(DTYPES))
     parser.add_argument("--device")
     args = parser.parse_args(argv)
+    args.share = dict(args.share)
     report = evaluate(args)
     with atomic_path(args.output) as part:
         part.write_text(json.dumps(report, indent=1, default=_plain) + "\n", encoding="utf-8")
     print(markdown(report))
+
+
+def _share(text: str) -> tuple[str, float]:
+    name, _, number = text.partition("=")
+    if name not in {test.name for test in SETS} or not 0 < float(number) <= 1:
+        raise ValueError(text)
+    return name, float(number)
 
 
 def _plain(interval: object) -> Mapping[str, Any]:

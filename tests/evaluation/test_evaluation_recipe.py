@@ -219,3 +219,13 @@ def test_limit_keeps_candidates_together(world):
     folder, _ = world
     gsm8k = next(test for test in SETS if test.name == "gsm8k")
     assert [trace.group for trace in prepare(gsm8k, folder / "data", 2)] == ["g1"] * 4 + ["g2"] * 4
+
+
+def test_share_leaves_out_whole_groups(world):
+    folder, _ = world
+    gsm8k = next(test for test in SETS if test.name == "gsm8k")
+    everything = [trace.id for trace in prepare(gsm8k, folder / "data", None)]
+    some = list(prepare(gsm8k, folder / "data", None, 0.5))
+    assert 0 < len(some) < len(everything)
+    assert {trace.id for trace in some} <= set(everything)
+    assert all(sum(other.group == trace.group for other in some) == 4 for trace in some)

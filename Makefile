@@ -46,7 +46,7 @@ docs: $(VENV)/dev
 	$(PY) -m pytest tests/test_docs.py
 
 bench: $(VENV)/dev
-	$(PY) benchmarks/scoring.py
+	$(PY) -m benchmarks.scoring --parts buckets append
 
 # Writes down what is installed now, as what the tests are run against from here on.
 lock: $(VENV)/dev

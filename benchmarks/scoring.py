@@ -179,6 +179,7 @@ def mixed(prm: NativePRM, traces: Sequence[SegmentedTrace], base: Path, repeats:
             before = matrix_rate()
             times[name].append(seconds(work))
             shares[name].append(flops / times[name][-1] / max(before, matrix_rate()))
+            print(f"{name:>9}: {times[name][-1]:.1f} s", flush=True)
     tokens = sum(map(len, sequences))
     rows = {
         name: {
@@ -256,6 +257,8 @@ def main() -> None:
     )
     parser.add_argument("-o", "--output", type=Path, default=None)
     args = parser.parse_args()
+    if "mix" in args.parts and not args.traces:
+        parser.error("the mix needs --traces FILE ...; without them pass --parts buckets append")
     base = ensure_base()
     prm = native_prm(base)
     report: dict[str, Any] = {
@@ -272,8 +275,6 @@ def main() -> None:
     if "append" in args.parts:
         report["append"] = appending(prm, args.repeats)
     if "mix" in args.parts:
-        if not args.traces:
-            parser.error("the mix needs --traces FILE ...")
         report["mix"] = mixed(prm, real_traces(args.traces, prm, args.tokens), base, args.repeats)
     if args.output is not None:
         args.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

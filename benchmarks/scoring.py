@@ -19,11 +19,12 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import random
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -76,22 +77,20 @@ def native_prm(base: Path) -> NativePRM:
     )
 
 
-def real_traces(paths: Sequence[str], prm: NativePRM, tokens: int) -> list[SegmentedTrace]:
-    """Return traces from the files in turn, those that fit the context, until they hold `tokens` tokens."""
-    streams = [read_traces(path) for path in paths]
+def real_traces(paths: Sequence[str], prm: NativePRM, tokens: int, longest: int) -> list[SegmentedTrace]:
+    """Return traces drawn at random from the files in turn, none above `longest` tokens, that hold `tokens` tokens."""
+    draw = random.Random(0)
+    pools = [draw.sample(traces, len(traces)) for traces in (list(read_traces(path)) for path in paths)]
     found: list[SegmentedTrace] = []
     total = 0
-    while total < tokens and streams:
-        for stream in list(streams):
-            trace = next(stream, None)
-            if trace is None:
-                streams.remove(stream)
-                continue
-            segmented = split(trace)
-            length = len(prm.encode(segmented))
-            if length <= prm.spec.context_length:
-                found.append(segmented)
-                total += length
+    for trace in (trace for turn in zip_longest(*pools) for trace in turn if trace is not None):
+        segmented = split(trace)
+        length = len(prm.encode(segmented))
+        if length <= longest:
+            found.append(segmented)
+            total += length
+        if total >= tokens:
+            break
     return found
 
 
@@ -251,6 +250,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--traces", nargs="+", default=[], help="files of real traces for the mix")
     parser.add_argument("--tokens", type=int, default=12_000, help="tokens of the mix")
+    parser.add_argument(
+        "--longest", type=int, default=4096, help="leave out longer traces: padding others to them takes minutes"
+    )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument(
         "--parts", nargs="+", choices=["buckets", "mix", "append"], default=["buckets", "mix", "append"]
@@ -275,7 +277,7 @@ def main() -> None:
     if "append" in args.parts:
         report["append"] = appending(prm, args.repeats)
     if "mix" in args.parts:
-        report["mix"] = mixed(prm, real_traces(args.traces, prm, args.tokens), base, args.repeats)
+        report["mix"] = mixed(prm, real_traces(args.traces, prm, args.tokens, args.longest), base, args.repeats)
     if args.output is not None:
         args.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 

@@ -55,3 +55,16 @@ class PolicyError(ReasonFluxError, RuntimeError):
     """A policy (a model that writes text) refused, failed, or answered in a form we cannot use."""
 
     exit_code = 3
+
+
+class PolicyStopped(PolicyError):
+    """No request will succeed from here on: wrong key, unknown model, no connection, or the budget is spent.
+
+    What is done so far is kept; the same command goes on from there once the cause is gone.
+    """
+
+
+class SandboxUnavailable(ReasonFluxError, RuntimeError):
+    """Nothing on this machine keeps a program that a model wrote from the rest of it."""
+
+    exit_code = 3

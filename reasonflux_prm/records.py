@@ -125,6 +125,48 @@ class ScoredTrace:
     """The message behind a status other than SCORED; from a generative verifier also what its verdicts lack."""
 
 
+class LabelStatus(StrEnum):
+    """What became of a trace that was to be labelled."""
+
+    LABELLED = "labelled"
+    """It has a target for one step at least, or for the trajectory."""
+    NO_STEPS = "no-steps"
+    """Neither thinking nor response holds any text."""
+    NO_TARGET = "no-target"
+    """No term could be had; the terms' reasons say why."""
+    FAILED = "failed"
+    """Anything else; `LabelledTrace.note` holds the message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One raw term of a label, on its own scale; `value` is None where it could not be had, and `reason` says why."""
+
+    value: float | None
+    reason: str | None = None
+    """Why there is no value; with a value, what a reader of it should know."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledTrace:
+    """Training targets of one trace, with every raw term that they were made from."""
+
+    trace: Trace
+    status: LabelStatus
+    steps: tuple[Step, ...]
+    step_terms: tuple[Mapping[str, Term], ...]
+    """For each of `steps`: term name -> raw value. Names are those of `labels.terms`."""
+    targets: tuple[float | None, ...]
+    """For each of `steps`: the combined step reward to learn; None leaves the step out of the loss."""
+    trajectory_terms: Mapping[str, Term]
+    trajectory_target: float | None
+    """The trajectory reward to learn; None leaves it out of the loss."""
+    formula: str
+    """How the targets were combined: what `labels.combine.Formula` writes and reads."""
+    note: str | None = None
+    """The message behind a status other than LABELLED."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reject:
     """An input record that could not be read."""

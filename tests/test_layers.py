@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "reasonflux_prm"
 NAME = PACKAGE.name
 MODULES = sorted(PACKAGE.rglob("*.py"))
-MAY_IMPORT_TORCH = {"prm", "scoring"}
+MAY_IMPORT_TORCH = {"prm", "scoring", "policy"}
 MOST_LINES_OF_A_FILE = 400
 MOST_LINES_OF_A_FUNCTION = 60
 # Each costs more to import than `--help` may take.
@@ -28,6 +28,9 @@ HEAVY = {
     "pyarrow",
     "numpy",
     "openai",
+    "sentence_transformers",
+    "sympy",
+    "math_verify",
     "huggingface_hub",
 }
 

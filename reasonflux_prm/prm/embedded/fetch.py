@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from reasonflux_prm.errors import DownloadError, InputError
-from reasonflux_prm.prm.embedded.storage import cache_folder, one_writer, sha256
+from reasonflux_prm.storage import cache_folder, one_writer, sha256
 
 log = logging.getLogger(__name__)
 

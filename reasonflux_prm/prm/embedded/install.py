@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
 from reasonflux_prm.prm.embedded.adapter import load_adapter, merge
 from reasonflux_prm.prm.embedded.fetch import SMOLLM2, BaseRelease, fetch_gguf
 from reasonflux_prm.prm.embedded.gguf_weights import read_gguf
-from reasonflux_prm.prm.embedded.storage import cache_folder, one_writer, sha256, sync
+from reasonflux_prm.storage import cache_folder, one_writer, sha256, sync
 
 log = logging.getLogger(__name__)
 
@@ -151,7 +152,10 @@ def _write(
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     weights = folder / "model.safetensors"
-    save_file(tensors, weights, metadata={"format": "pt"})
+    try:
+        save_file(tensors, weights, metadata={"format": "pt"})
+    except SafetensorError as error:  # a full disk is one of these and no OSError
+        raise OSError(str(error)) from error
     # safetensors writes for the owner only; a cache may be shared.
     shutil.copymode(folder / "config.json", weights)
     files = {}

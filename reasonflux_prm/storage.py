@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError
 
 from reasonflux_prm.errors import OutputError, ReasonFluxError
 
@@ -74,7 +73,7 @@ def one_writer(target: Path, needed: int) -> Iterator[None]:
     except ReasonFluxError:
         # Some of them are OSErrors too, and already say what happened.
         raise
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise _explained(error, target, needed) from error
     finally:
         lock.release()

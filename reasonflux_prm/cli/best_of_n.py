@@ -23,6 +23,8 @@ from reasonflux_prm.cli.console import next_command, say, say_reject
 from reasonflux_prm.cli.options import ScoringConfig, add_input, add_output, add_scoring, input_of, scoring_of
 from reasonflux_prm.cli.running import counts, score_file, trace_sizes
 from reasonflux_prm.errors import ResumeError, UsageError
+from reasonflux_prm.grading.grader import Grader
+from reasonflux_prm.grading.graders import NAMES, default_grader, open_grader
 from reasonflux_prm.records import Reject, ScoredTrace, Trace
 from reasonflux_prm.scoring.run import PIPE, Input, finished_run
 from reasonflux_prm.search.best_of_n import METHODS, Method, Pick, pick_all
@@ -44,6 +46,7 @@ class BestOfNConfig:
     output: str
     fresh: bool
     method: Method
+    grader: str
     scoring: ScoringConfig
 
 
@@ -97,6 +100,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="prm: the highest reward; majority: the most frequent final answer, without a PRM; weighted: the final "
         "answer with the largest sum of rewards; default prm",
     )
+    parser.add_argument(
+        "--grader",
+        choices=NAMES,
+        help="says which final answers are the same, and which are right: math (math-verify), numeric, choice (a "
+        "letter), string (equal but for the habits of LaTeX), exact, or auto (by the reference: choice, string or "
+        "math); default auto, or string where math-verify is not installed",
+    )
     add_input(parser)
     add_scoring(parser)
 
@@ -104,20 +114,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Pick, and say what came of it."""
     source = input_of(arguments, arguments.candidates)
-    config = BestOfNConfig(source, arguments.output, arguments.fresh, arguments.method, scoring_of(arguments))
+    config = BestOfNConfig(
+        source=source,
+        output=arguments.output,
+        fresh=arguments.fresh,
+        method=arguments.method,
+        grader=arguments.grader or default_grader(),
+        scoring=scoring_of(arguments),
+    )
     with ExitStack() as stack:
+        grader = stack.enter_context(open_grader(config.grader))
         scratch = Path(stack.enter_context(TemporaryDirectory()))
         config = _from_pipe(config, scratch)
         refused: list[Reject] = []
         candidates = _candidates(config, scratch, _rejects(config, stack, refused))
-        picks = islice(pick_all(candidates.traces, config.method), config.source.limit)
+        picks = islice(pick_all(candidates.traces, config.method, grader), config.source.limit)
         tally = Tally()
         if config.output == PIPE:
             for pick in tally.count(picks):
                 sys.stdout.buffer.write(json_line(pick.row()))
             sys.stdout.buffer.flush()
         else:
-            write_picks(tally, picks, Path(config.output), _settings(config, candidates), fresh=config.fresh)
+            write_picks(tally, picks, Path(config.output), _settings(config, grader, candidates), fresh=config.fresh)
     trouble = candidates.trouble or (f"{len(refused):,} refused" if refused else "")
     say(_outcome(config, tally, candidates, trouble))
     return int(tally.picked < tally.problems or bool(trouble))
@@ -197,8 +215,13 @@ def _is_scored(source: Input) -> bool:
     return isinstance(first, Row) and is_scored(first.columns)
 
 
-def _settings(config: BestOfNConfig, candidates: _Candidates) -> dict[str, Any]:
-    return {"method": config.method, "input": config.source.fingerprint(), "scoring": dict(candidates.settings)}
+def _settings(config: BestOfNConfig, grader: Grader, candidates: _Candidates) -> dict[str, Any]:
+    return {
+        "method": config.method,
+        "grader": dict(grader.identity()),
+        "input": config.source.fingerprint(),
+        "scoring": dict(candidates.settings),
+    }
 
 
 def _outcome(config: BestOfNConfig, tally: Tally, candidates: _Candidates, trouble: str) -> str:

@@ -1,1 +1,1 @@
-"""Is it any good: final answers, and the metrics of steps and of selection."""
+"""Is it any good: the metrics of steps and of selection, with intervals."""

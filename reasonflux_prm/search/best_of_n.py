@@ -5,7 +5,8 @@ r"""The best of N candidates of a problem, from their rewards, from a vote among
 - `weighted`: the answer whose candidates' rewards have the largest sum, and of them the candidate with the highest.
 
 Candidates that could not be scored, and in votes those that state no answer, are out. Where several are equally good
-the first is picked, and the record says so. Final answers are told and compared by `evaluation.answers`.
+the first is picked, and the record says so. Which answers are the same, and whether the pick is right, is a grader's
+to say (`grading.graders`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from itertools import groupby
 from typing import Any, Literal, get_args
 
 from reasonflux_prm.errors import InputError, UsageError
-from reasonflux_prm.evaluation.answers import Key, answer_key, final_answer, same_answer
+from reasonflux_prm.grading.answers import final_answer
+from reasonflux_prm.grading.grader import Grader
+from reasonflux_prm.grading.graders import open_grader
+from reasonflux_prm.grading.verdict import NO_ANSWER, Grade
 from reasonflux_prm.records import ScoredTrace, Trace
 
 Method = Literal["prm", "weighted", "majority"]
@@ -40,23 +44,30 @@ class Pick:
     answers: tuple[str | None, ...]
     """The candidates' final answers as written; None where none is stated."""
     ties: tuple[int, ...]
-    """Indices of other candidates that were just as good; in votes, the first candidate of each such answer."""
+    """Indices of other candidates that were just as good; in votes, the best candidate of each such answer."""
+    groups: tuple[int | None, ...]
+    """For each candidate the number of its answer's group in the vote; None if it states none. Empty without a vote."""
     correct: bool | None
-    """Whether the pick is right: the recorded verdict, else by comparison with the reference; None if unknown."""
+    """Whether the pick is right: the recorded verdict, else the grader's on the reference; None if unknown."""
     note: str | None = None
+    """Why there is no pick, or why it cannot be graded."""
 
     def row(self) -> dict[str, Any]:
         """Return the pick as a row on disk."""
         return asdict(self)
 
 
-def pick_all(candidates: Iterable[ScoredTrace | Trace], method: Method = "prm") -> Iterator[Pick]:
+def pick_all(
+    candidates: Iterable[ScoredTrace | Trace], method: Method = "prm", grader: Grader | None = None
+) -> Iterator[Pick]:
     """Pick one candidate of each problem.
 
     Args:
         candidates: Traces, scored or (for `majority`) not; those of one problem stand together: the same
             `Trace.group`, or without groups the same problem text.
         method: One of `METHODS`.
+        grader: Says which answers are the same and which are right; default `string`, which needs no worker
+            processes. It is not closed.
 
     Raises:
         UsageError: No such method, or one that needs rewards where there are none or they may be negative.
@@ -64,6 +75,7 @@ def pick_all(candidates: Iterable[ScoredTrace | Trace], method: Method = "prm") 
     """
     if method not in METHODS:
         raise UsageError(f"unknown method {method!r}; there are {', '.join(METHODS)}")
+    grader = grader or open_grader("string")
     seen: set[str] = set()
     for (group, _), members in groupby(candidates, key=_problem):
         if group in seen:
@@ -73,22 +85,25 @@ def pick_all(candidates: Iterable[ScoredTrace | Trace], method: Method = "prm") 
             )
         if group is not None:
             seen.add(group)
-        yield pick_one(list(members), method)
+        yield pick_one(list(members), method, grader)
 
 
-def pick_one(candidates: Sequence[ScoredTrace | Trace], method: Method = "prm") -> Pick:
+def pick_one(candidates: Sequence[ScoredTrace | Trace], method: Method = "prm", grader: Grader | None = None) -> Pick:
     """Pick one of the candidates of one problem; see `pick_all`."""
+    grader = grader or open_grader("string")
     traces = [_trace(candidate) for candidate in candidates]
     scores = [candidate.reward if isinstance(candidate, ScoredTrace) else None for candidate in candidates]
     answers = [final_answer(trace) for trace in traces]
+    groups = [] if method == "prm" else grader.groups(answers)
     if method == "prm":
         best, note = _highest(scores), "no candidate has a reward"
     elif method == "majority":
-        best, note = _vote(answers, [1.0] * len(answers)), "no candidate states a final answer"
+        best, note = _vote(groups, [1.0] * len(groups)), "no candidate states a final answer"
     else:
         weights = [_weight(candidate) for candidate in candidates]
-        best, note = _vote(answers, weights), "no candidate has both a reward and a final answer"
+        best, note = _vote(groups, weights), "no candidate has both a reward and a final answer"
     pick = best[0] if best else None
+    correct, trouble = (None, note) if pick is None else _verdict(traces[pick], answers[pick], grader)
     return Pick(
         id=traces[0].group or traces[0].id,
         pick=pick,
@@ -97,8 +112,9 @@ def pick_one(candidates: Sequence[ScoredTrace | Trace], method: Method = "prm") 
         scores=tuple(scores),
         answers=tuple(answers),
         ties=tuple(best[1:]),
-        correct=None if pick is None else _verdict(traces[pick], answers[pick]),
-        note=note if pick is None else None,
+        groups=tuple(groups),
+        correct=correct,
+        note=trouble,
     )
 
 
@@ -118,16 +134,16 @@ def _highest(scores: Sequence[float | None]) -> list[int]:
     return [] if top is None else [index for index, score in enumerate(scores) if score == top]
 
 
-def _vote(answers: Sequence[str | None], weights: Sequence[float | None]) -> list[int]:
+def _vote(groups: Sequence[int | None], weights: Sequence[float | None]) -> list[int]:
     """Return the heaviest candidate of the answer that wins, then those of answers that tie with it."""
-    voters: dict[Key, list[tuple[int, float]]] = {}
-    for index, (answer, weight) in enumerate(zip(answers, weights, strict=True)):
-        if answer is not None and weight is not None:
-            voters.setdefault(answer_key(answer), []).append((index, weight))
-    totals = {key: math.fsum(weight for _, weight in votes) for key, votes in voters.items()}
+    voters: dict[int, list[tuple[int, float]]] = {}
+    for index, (group, weight) in enumerate(zip(groups, weights, strict=True)):
+        if group is not None and weight is not None:
+            voters.setdefault(group, []).append((index, weight))
+    totals = {group: math.fsum(weight for _, weight in votes) for group, votes in voters.items()}
     top = max(totals.values(), default=0.0)
     # max takes the first of equals, and the answers stand in the order in which they were first given.
-    return [max(votes, key=lambda vote: vote[1])[0] for key, votes in voters.items() if totals[key] == top]
+    return [max(votes, key=lambda vote: vote[1])[0] for group, votes in voters.items() if totals[group] == top]
 
 
 def _weight(candidate: ScoredTrace | Trace) -> float | None:
@@ -144,7 +160,11 @@ def _weight(candidate: ScoredTrace | Trace) -> float | None:
     return weight
 
 
-def _verdict(trace: Trace, answer: str | None) -> bool | None:
+def _verdict(trace: Trace, answer: str | None, grader: Grader) -> tuple[bool | None, str | None]:
+    """Return whether a pick is right, None if unknown, and why it could not be graded."""
     if trace.correct is not None or trace.answer is None:
-        return trace.correct
-    return answer is not None and same_answer(answer, trace.answer)
+        return trace.correct, None
+    verdict = grader.grade_answer(answer, trace.answer)
+    if verdict.grade is Grade.UNPARSED and verdict.reason != NO_ANSWER:
+        return None, verdict.reason
+    return verdict.right, None

@@ -67,6 +67,32 @@ def test_majority_reads_candidates_and_loads_nothing(run, candidates, tmp_path, 
     assert len(rows(tmp_path / "picks.rejects.jsonl")) == 1
 
 
+def test_the_grader_is_a_flag_and_in_the_manifest(run, tmp_path):
+    texts = [r"The answer is $\sqrt{8}$.", "The answer is 3.", r"The answer is $2\sqrt{2}$."]
+    row = {"id": "a", "problem": "p", "answer": "2*sqrt(2)", "candidates": texts}
+    write_rows(tmp_path / "c.jsonl", [row])
+    for grader, pick in (("string", (0, [1, 2], False)), ("math", (0, [], True)), (None, (0, [], True))):
+        flags = [] if grader is None else ["--grader", grader]
+        assert run("best-of-n", "c.jsonl", "-o", f"{grader}.jsonl", "--method", "majority", *flags)[0] == 0
+        row = rows(tmp_path / f"{grader}.jsonl")[0]
+        assert (row["pick"], row["ties"], row["correct"]) == pick
+        settings = read_manifest(tmp_path / f"{grader}.jsonl").settings
+        assert settings["grader"]["grader"] == (grader or "auto")
+    code, _, err = run("best-of-n", "c.jsonl", "-o", "math.jsonl", "--method", "majority", "--grader", "string")
+    assert code == 2
+    assert "another grader" in err
+
+
+def test_without_math_verify_the_grader_is_string(run, candidates, tmp_path, monkeypatch):
+    monkeypatch.setattr("reasonflux_prm.grading.math_grader.can_do_algebra", lambda: False)
+    monkeypatch.setattr("reasonflux_prm.grading.graders.can_do_algebra", lambda: False)
+    run("best-of-n", candidates, "-o", "picks.jsonl", "--method", "majority")
+    assert read_manifest(tmp_path / "picks.jsonl").settings["grader"]["grader"] == "string"
+    code, _, err = run("best-of-n", candidates, "-o", "other.jsonl", "--method", "majority", "--grader", "math")
+    assert code == 2
+    assert "pip install 'reasonflux-prm[grade]'" in err
+
+
 def test_limit_counts_problems(run, candidates, tiny_prm, tmp_path):
     flags = ("--limit", 2, "--prm", tiny_prm)
     assert run("best-of-n", candidates, "-o", "picks.jsonl", *flags)[0] == 0

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from reasonflux_prm.errors import InputError, UsageError
+from reasonflux_prm.grading.graders import open_grader
 from reasonflux_prm.records import PRMIdentity, ScoredTrace, Status, Trace
 from reasonflux_prm.search.best_of_n import METHODS, pick_all, pick_one
 from reasonflux_prm.traces.read import read_traces
@@ -76,6 +77,27 @@ def test_the_recorded_verdict_goes_before_the_comparison():
     assert pick_one([scored(1.0, "7", correct=False)]).correct is False
     assert pick_one([scored(1.0, "8", reference=None)]).correct is None
     assert pick_one([scored(1.0, None)]).correct is False
+
+
+def test_votes_and_verdicts_are_the_graders():
+    """By their texts all three answers differ; by algebra two are the same, and they are right."""
+    candidates = group((0.1, r"$2\sqrt{2}$"), (0.5, "3"), (0.2, r"$\sqrt{8}$"), (0.1, None), reference=r"2\sqrt2")
+    by_text = pick_one(candidates, "majority")
+    assert (by_text.pick, by_text.ties, by_text.groups, by_text.correct) == (0, (1, 2), (0, 1, 2, None), True)
+    with open_grader("math") as grader:
+        by_algebra = pick_one(candidates, "majority", grader)
+        assert (by_algebra.pick, by_algebra.ties, by_algebra.groups) == (0, (), (0, 1, 0, None))
+        assert by_algebra.correct is True
+        weighted = next(iter(pick_all(candidates, "weighted", grader)))
+        assert (weighted.pick, weighted.correct, weighted.scores) == (1, False, (0.1, 0.5, 0.2, 0.1))
+        assert pick_one(candidates, "prm", grader).groups == ()
+
+
+def test_a_pick_that_cannot_be_graded_says_why():
+    picked = pick_one([scored(1.0, "2 or 3", reference="7")], "prm", open_grader("numeric"))
+    assert (picked.pick, picked.correct, picked.note) == (0, None, "the answer does not parse")
+    picked = pick_one([scored(1.0, "2", reference="seven")], "prm", open_grader("numeric"))
+    assert (picked.pick, picked.correct, picked.note) == (0, None, "the reference does not parse")
 
 
 def test_groups():

@@ -1,0 +1,1 @@
+"""Final answers: where a text states one, and whether it is right."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import dataclasses
 import sys
 import types
 from typing import IO, Any
@@ -87,7 +86,7 @@ def _test(peer: Peer, request: dict[str, Any]) -> dict[str, Any]:
         return {"unsupported": str(error)}
     except BaseException as error:
         return {"error": peer.describe(error)}
-    told = None if failure is None else dataclasses.asdict(failure)
+    told = None if failure is None else failure._asdict()
     return {"nonce": request["nonce"], "passed": passed, "failure": told}
 
 

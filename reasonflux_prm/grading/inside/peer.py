@@ -11,8 +11,7 @@ import builtins
 import json
 from collections import deque
 from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, ValuesView
-from decimal import Decimal
-from fractions import Fraction
+from importlib import import_module
 from itertools import islice
 from typing import IO, Any
 
@@ -169,8 +168,8 @@ class Peer:
             return {"complex": [value.real.hex(), value.imag.hex()]}
         if isinstance(value, range):
             return {"range": [self.encode(each) for each in (value.start, value.stop, value.step)]}
-        if isinstance(value, Decimal | Fraction):
-            return {type(value).__name__: str(value)}
+        if (name := type(value).__name__) in _NUMBERS and type(value).__module__ == _NUMBERS[name]:
+            return {name: str(value)}
         if isinstance(value, Iterator):
             items = [self.encode(each) for each in islice(value, _LONGEST_ITERATOR + 1)]
             if len(items) > _LONGEST_ITERATOR:
@@ -201,6 +200,8 @@ class Peer:
             return iter([self.decode(each) for each in content])
         if kind == "range":
             return range(*(int(self.decode(each)) for each in content))
+        if kind in _NUMBERS:
+            return getattr(import_module(_NUMBERS[kind]), kind)(content)
         if kind not in _SCALARS:
             raise Unsupported("a message that makes no sense")
         return _SCALARS[kind](content)
@@ -213,9 +214,9 @@ _SCALARS: Mapping[str, Callable[[Any], Any]] = {
     "bytes": bytes.fromhex,
     "bytearray": bytearray.fromhex,
     "complex": lambda parts: complex(float.fromhex(parts[0]), float.fromhex(parts[1])),
-    "Decimal": Decimal,
-    "Fraction": Fraction,
 }
+# Their modules are slow to load, and hardly ever needed.
+_NUMBERS = {"Decimal": "decimal", "Fraction": "fractions"}
 
 
 def _update(before: Any, after: Any) -> None:

@@ -6,13 +6,10 @@ out by, and its memory is closed to others of the same user.
 
 from __future__ import annotations
 
-import ast
 import builtins
 import ctypes
-import dataclasses
 import json
 import os
-import secrets
 import sys
 import types
 from typing import Any, NoReturn
@@ -90,7 +87,7 @@ def _grade(peer: Peer, job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _failed(failure: testing.Failure) -> dict[str, Any]:
-    return {"failure": dataclasses.asdict(failure)}
+    return {"failure": failure._asdict()}
 
 
 class _Solution(types.ModuleType):
@@ -151,7 +148,7 @@ def _check(peer: Peer, job: dict[str, Any]) -> tuple[dict[str, bool], testing.Fa
 
 def _test_beside(peer: Peer, source: str) -> tuple[dict[str, bool], testing.Failure | None]:
     """Have the candidate's process run the tests, which it learns only now that the program is loaded."""
-    nonce = secrets.token_hex(16)
+    nonce = os.urandom(16).hex()
     said = peer.ask({"test": source, "nonce": nonce})
     if "unsupported" in said:
         raise Unsupported(str(said["unsupported"]))
@@ -166,6 +163,8 @@ def _test_beside(peer: Peer, source: str) -> tuple[dict[str, bool], testing.Fail
 
 def _names(source: str) -> set[str]:
     """Return the names of the tests that a look at their text finds."""
+    import ast  # slow to load, and for this alone
+
     found = [node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
     return {name for name in found if name.startswith("test")}
 

@@ -1,24 +1,18 @@
 """Finds and runs tests written for pytest, without pytest: what KodCode's tests use of it, and no more.
 
 The same on every machine, whatever is installed there. What is not known here raises `Unsupported`, so that a missing
-feature is never taken for a failing program.
+feature is never taken for a failing program. Modules that are slow to load are loaded where they are needed.
 """
 
 from __future__ import annotations
 
 import contextlib
-import inspect
 import io
 import itertools
-import re
 import sys
-import tempfile
-import traceback
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from reasonflux_prm.grading.inside.peer import Gone, Unsupported
 
@@ -30,8 +24,7 @@ _MESSAGE = 300
 _LINE = 160
 
 
-@dataclass(frozen=True)
-class Failure:
+class Failure(NamedTuple):
     """The first test that failed."""
 
     test: str
@@ -63,6 +56,8 @@ def run(items: Sequence[Item], source: str) -> tuple[dict[str, bool], Failure | 
 
 def failure(test: str, error: BaseException, source: str) -> Failure:
     """Return where and how a test failed."""
+    import traceback
+
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == TESTS_FILE]
     lines = source.splitlines()
     number = frames[-1].lineno if frames else None
@@ -75,14 +70,14 @@ def collect(namespace: Mapping[str, Any]) -> list[Item]:
     fixtures = {name: value for name, value in namespace.items() if isinstance(value, Fixture)}
     found: list[Item] = []
     for name, value in namespace.items():
-        if name.startswith("test") and inspect.isfunction(value):
+        if name.startswith("test") and isinstance(value, types.FunctionType):
             found += _cases(name, value, fixtures)
         elif isinstance(value, type) and hasattr(value, "assertEqual"):  # a unittest.TestCase, which is slow to load
             names = [method for method in dir(value) if method.startswith("test")]
             found += [(f"{name}.{method}", value(method).debug) for method in names]
         elif isinstance(value, type) and name.startswith("Test"):
             for method, function in vars(value).items():
-                if method.startswith("test") and inspect.isfunction(function):
+                if method.startswith("test") and isinstance(function, types.FunctionType):
                     found += _cases(f"{name}.{method}", _in_class(value, function), fixtures)
     return found
 
@@ -90,16 +85,24 @@ def collect(namespace: Mapping[str, Any]) -> list[Item]:
 def _in_class(kind: type, function: Callable[..., object]) -> Callable[..., object]:
     def test(*arguments: Any, **named: Any) -> None:
         instance = kind()
-        for name, extra in (("setup_class", ()), ("setup_method", (function,))):
-            prepare = getattr(instance, name, None)
-            if prepare is not None:
-                prepare(*extra[: len(inspect.signature(prepare).parameters)])
+        for name in ("setup_class", "setup_method"):
+            if prepare := getattr(instance, name, None):
+                prepare(*[function] * len(_parameters(prepare.__func__)[1:]))
         function(instance, *arguments, **named)
 
-    signature = inspect.signature(function)
-    test.__signature__ = signature.replace(parameters=list(signature.parameters.values())[1:])  # type: ignore[attr-defined]
-    test.__dict__["marks"] = getattr(function, "marks", [])
+    vars(test).update(marks=getattr(function, "marks", []), parameters=_parameters(function)[1:])
     return test
+
+
+def _parameters(function: Any) -> list[str]:
+    """Return the names of a function's parameters that have no default."""
+    if hasattr(function, "parameters"):
+        return list(function.parameters)
+    code = function.__code__
+    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    positional = names[: code.co_argcount - len(function.__defaults__ or ())]
+    keyword = [name for name in names[code.co_argcount :] if name not in (function.__kwdefaults__ or {})]
+    return [*positional, *keyword]
 
 
 def _cases(name: str, function: Callable[..., object], fixtures: Mapping[str, Fixture]) -> list[Item]:
@@ -126,8 +129,7 @@ def _with_fixtures(
 
 
 def _needed(function: Callable[..., object], values: Mapping[str, Any]) -> list[str]:
-    parameters = inspect.signature(function).parameters.values()
-    return [each.name for each in parameters if each.name in values or each.default is each.empty]
+    return list(dict.fromkeys([*values, *_parameters(function)]))
 
 
 def _fixture(name: str, had: dict[str, Any], fixtures: Mapping[str, Fixture], stack: contextlib.ExitStack) -> Any:
@@ -141,6 +143,9 @@ def _fixture(name: str, had: dict[str, Any], fixtures: Mapping[str, Fixture], st
         elif name == "capsys":
             value = stack.enter_context(_Captured())
         elif name == "tmp_path":
+            import tempfile
+            from pathlib import Path
+
             value = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         else:
             raise Unsupported(f"the tests use the fixture {name}")
@@ -171,8 +176,7 @@ class _Captured(contextlib.AbstractContextManager["_Captured"]):
 # --- the module `pytest` ----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Fixture:
+class Fixture(NamedTuple):
     """A function that makes a value for tests."""
 
     function: Callable[..., Any]
@@ -194,8 +198,11 @@ class Raises(contextlib.AbstractContextManager["Raises"]):
             raise AssertionError(f"did not raise {self._expected}")
         if not isinstance(error, self._expected):
             return False
-        if self._match is not None and not re.search(self._match, str(error)):
-            raise AssertionError(f"{str(error)!r} does not match {self._match!r}")
+        if self._match is not None:
+            import re
+
+            if not re.search(self._match, str(error)):
+                raise AssertionError(f"{str(error)!r} does not match {self._match!r}")
         self.value = error
         return True
 

@@ -6,17 +6,23 @@ Nothing that is amiss with a candidate stops the others: it is counted under its
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any, Final
 
 from reasonflux_prm.errors import InputError, UsageError
 from reasonflux_prm.grading.grader import Grader
 from reasonflux_prm.grading.graders import open_grader
 from reasonflux_prm.grading.verdict import ANSWER_UNREAD, NO_ANSWER, REFERENCE_UNREAD, Grade, Verdict
-from reasonflux_prm.records import ScoredTrace, Trace
+from reasonflux_prm.records import Reject, ScoredTrace, Trace
+from reasonflux_prm.traces.native import is_scored
+from reasonflux_prm.traces.read import read_traces
+from reasonflux_prm.traces.rows import Row
+from reasonflux_prm.traces.sources import open_source
+from reasonflux_prm.traces.write import read_scored
 
 POLICY_TOKENS: Final = ("policy_tokens", "completion_tokens")
 """The columns of a candidate that may say how many tokens the policy wrote, the first that does so."""
@@ -98,6 +104,24 @@ class ProblemCandidates:
     def n(self) -> int:
         """Return how many candidates there are."""
         return len(self.correct)
+
+
+def read_candidates(
+    source: str | Path, rejects: Callable[[Reject], None] | None = None
+) -> Iterator[ScoredTrace | Trace]:
+    """Read candidates from what `reasonflux-prm score` wrote, or from any other source of traces, in constant memory.
+
+    Args:
+        source: What `traces.sources.open_source` takes, except `-`: its first record is looked at before it is read.
+        rejects: Takes each record that cannot be read, and reading goes on; without it the first such record raises.
+
+    Raises:
+        InputError: As `traces.read.read_traces` and `traces.write.read_scored`.
+    """
+    first = next(iter(open_source(source)), None)
+    if isinstance(first, Row) and is_scored(first.columns):
+        return read_scored(source)
+    return read_traces(source, rejects=rejects)
 
 
 def problems_of(

@@ -1,25 +1,24 @@
-"""What N buys: the accuracy of a way of choosing among k candidates, for every k, as the mean over all subsets of size k.
+"""What N buys: the accuracy of a way of choosing among k candidates, averaged over all subsets of k, for every k.
 
 The n candidates of a problem are a sample of what the policy writes, so the accuracy at k < n is the mean over all
 C(n, k) ways to have drawn k of them (for `oracle` this is the unbiased estimator of pass@k, arXiv:2107.03374, section
-2.1). It is exact for all methods but `weighted`: see `vote_curves`. Where candidates are equally good, the value is the
+2.1). It is exact, but for the votes that `vote_curves` has to sample. Where choices are equally good, the value is the
 mean over a uniform choice among them, as in `selection`, with which the values at k = n agree.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from reasonflux_prm.errors import UsageError
 from reasonflux_prm.evaluation.candidates import ProblemCandidates, vote_weights
 from reasonflux_prm.evaluation.metrics import Floats
-from reasonflux_prm.evaluation.vote_curves import Votes, majority_curve, weighted_curve
+from reasonflux_prm.evaluation.vote_curves import MOST_COUNTED, Ints, Votes, majority_curve, weighted_curve
 
 Kind = Literal["oracle", "prm", "weighted", "majority", "shortest", "longest", "pass@1"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -75,8 +74,8 @@ class Curve:
 
     accuracy: Floats
     """(P, K), in [0, 1]."""
-    tied: Floats | None
-    """(P, K), the share of subsets in which several choices are equally good; None where nothing is compared."""
+    tied: Floats
+    """(P, K), the share of subsets in which several choices are equally good; 0 for `oracle` and `pass@1`."""
     error: Floats
     """(K,) standard error of the mean over the problems that comes from drawing subsets; 0 where all were taken."""
 
@@ -90,8 +89,8 @@ def curve(
         problems: A verdict that is unknown counts as not right.
         method: The method.
         ks: Sizes, each at least 1 and at most the candidates of every problem.
-        samples: For `weighted`: all subsets of a size are taken where they are no more than this, or else so many are
-            drawn.
+        samples: For weighted votes: all subsets of a size are taken where they are no more than this, or else so many
+            are drawn.
         seed: Of the draws.
 
     Raises:
@@ -104,17 +103,19 @@ def curve(
             f"expected sizes from 1 to {fewest}, which every problem has, and at least 2 samples, got sizes "
             f"{', '.join(map(str, ks)) or 'none'} and {samples} samples"
         )
-    _check_rewards(problems, method)
     sizes = np.array(ks)
-    accuracy, tied = np.empty((len(problems), len(ks))), np.zeros((len(problems), len(ks)))
-    variance = np.zeros(len(ks))
-    for n in sorted({problem.n for problem in problems}):
-        rows = [index for index, problem in enumerate(problems) if problem.n == n]
-        part = _part([problems[row] for row in rows], method, sizes, samples, seed)
-        accuracy[rows], variance = part.accuracy, variance + (part.error * len(rows) / len(problems)) ** 2
-        if part.tied is not None:
-            tied[rows] = part.tied
-    return Curve(accuracy, None if method.kind in ("oracle", "pass@1") else tied, np.sqrt(variance))
+    return _curve(problems, method, lambda _: sizes, samples, seed)
+
+
+def with_all(problems: Sequence[ProblemCandidates], method: Method) -> Curve:
+    """Return the accuracy of a method among all candidates of each problem, however many they are: one size, exact.
+
+    Raises:
+        UsageError: There is no problem, or as for `curve`.
+    """
+    if not problems:
+        raise UsageError("expected at least one problem, got none")
+    return _curve(problems, method, lambda n: np.array([n]), samples=1, seed=0)
 
 
 def cannot_weigh(problems: Sequence[ProblemCandidates], prm: str) -> str | None:
@@ -131,6 +132,26 @@ def subset_shares(n: int) -> Floats:
     return np.cumprod(np.hstack([np.ones((n + 1, 1)), left]), axis=1)
 
 
+def _curve(
+    problems: Sequence[ProblemCandidates], method: Method, ks_of: Callable[[int], Ints], samples: int, seed: int
+) -> Curve:
+    """Put the curves of problems with equally many candidates together, at sizes that may depend on how many."""
+    _check_rewards(problems, method)
+    parts: list[Curve] = []
+    rows: list[int] = []
+    for n in sorted({problem.n for problem in problems}):
+        own = [index for index, problem in enumerate(problems) if problem.n == n]
+        rows += own
+        parts.append(_part([problems[index] for index in own], method, ks_of(n), samples, seed))
+    order = np.argsort(rows)
+    shares = [len(part.accuracy) / len(problems) for part in parts]
+    return Curve(
+        np.concatenate([part.accuracy for part in parts])[order],
+        np.concatenate([part.tied for part in parts])[order],
+        np.sqrt(sum((part.error * share) ** 2 for part, share in zip(parts, shares, strict=True))),
+    )
+
+
 def _check_rewards(problems: Sequence[ProblemCandidates], method: Method) -> None:
     if method.prm is None:
         return
@@ -141,24 +162,23 @@ def _check_rewards(problems: Sequence[ProblemCandidates], method: Method) -> Non
         raise UsageError(f"{trouble}; leave {method} out")
 
 
-def _part(
-    problems: Sequence[ProblemCandidates], method: Method, ks: NDArray[np.int64], samples: int, seed: int
-) -> Curve:
+def _part(problems: Sequence[ProblemCandidates], method: Method, ks: Ints, samples: int, seed: int) -> Curve:
     """Return the curve of problems that have equally many candidates."""
     right = np.array([[verdict is True for verdict in problem.correct] for problem in problems], dtype=np.float64)
-    exact = np.zeros(len(ks))
-    n = right.shape[1]
+    count, n = right.shape
+    none, exact = np.zeros((count, len(ks))), np.zeros(len(ks))
     if method.kind == "pass@1":
-        return Curve(np.repeat(right.mean(axis=1)[:, None], len(ks), axis=1), None, exact)
+        return Curve(none + right.mean(axis=1, keepdims=True), none, exact)
     if method.kind == "oracle":
-        wrong = n - right.sum(axis=1).astype(int)
-        return Curve(1 - subset_shares(n)[wrong][:, ks], None, exact)
-    if method.kind == "majority":
+        wrong = n - right.sum(axis=1).astype(np.int64)
+        return Curve(1 - subset_shares(n)[wrong][:, ks], none, exact)
+    if method.kind == "majority" and n <= MOST_COUNTED:
         found = [majority_curve(Votes.of(own.groups, row), n) for own, row in zip(problems, right, strict=True)]
         accuracy, tied = (np.array(values)[:, ks - 1] for values in zip(*found, strict=True))
         return Curve(accuracy, tied, exact)
-    if method.kind == "weighted":
-        weights = [vote_weights(problem, str(method.prm)) for problem in problems]
+    if method.kind in ("majority", "weighted"):
+        equal = (1.0,) * n
+        weights = [equal if method.prm is None else vote_weights(problem, method.prm) for problem in problems]
         groups = [problem.groups for problem in problems]
         return Curve(*weighted_curve(groups, weights, right, ks, samples, seed))
     scores = np.array([_scores(problem, method) for problem in problems])
@@ -174,7 +194,7 @@ def _scores(problem: ProblemCandidates, method: Method) -> list[float]:
     return [sign * length if length else -math.inf for length in problem.lengths]
 
 
-def _highest(scores: Floats, right: Floats, ks: NDArray[np.int64]) -> tuple[Floats, Floats]:
+def _highest(scores: Floats, right: Floats, ks: Ints) -> tuple[Floats, Floats]:
     """Return accuracy and share of ties of the highest score among k, (P, K) each.
 
     Let m candidates have one score, and let b be below it. The best of a subset has this score if the subset lies in

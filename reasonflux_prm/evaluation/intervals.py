@@ -63,7 +63,7 @@ def bootstrap(
     value = float(statistic(np.ones((1, len(members))))[0])
     if np.isnan(value) or len(numbers) == 1:
         return Interval(None if np.isnan(value) else value, None, None, len(members), len(numbers))
-    values = np.concatenate([statistic(weights) for weights in _weights(members, len(numbers), draws, seed)])
+    values = np.concatenate([statistic(weights) for weights in resample_weights(members, len(numbers), draws, seed)])
     values = values[~np.isnan(values)]
     if not len(values):
         return Interval(value, None, None, len(members), len(numbers))
@@ -84,7 +84,7 @@ def paired_difference(
     return bootstrap(lambda weights: first(weights) - second(weights), clusters, draws=draws, seed=seed, level=level)
 
 
-def _weights(members: NDArray[np.int64], clusters: int, draws: int, seed: int) -> Iterator[Floats]:
+def resample_weights(members: NDArray[np.int64], clusters: int, draws: int, seed: int) -> Iterator[Floats]:
     """Yield how often each item was drawn, (D, N) at a time, `draws` rows in all."""
     random = np.random.default_rng(seed)
     rows = max(1, _CELLS // len(members))

@@ -1,7 +1,7 @@
 r"""Votes among k of n candidates, averaged over the subsets of size k.
 
-Majority is counted, not sampled. Of m candidates with one answer, t fall into a k-subset in C(m, t) ways, so the ways
-in which answer g wins with t votes are a coefficient of the polynomial
+Majority is counted, not sampled, up to `MOST_COUNTED` candidates. Of m candidates with one answer, t fall into a
+k-subset in C(m, t) ways, so the ways in which answer g wins with t votes are a coefficient of the polynomial
 
     C(m_g, t) x^t  *  prod over h != g of  sum over s <= t of C(m_h, s) x^s
 
@@ -29,7 +29,9 @@ Ints = NDArray[np.int64]
 
 SAME: Final = 1e-12
 """Sums of weights that differ by less than this share of all weights are equal: 0.1 + 0.2 and 0.3."""
-_ROWS: Final = 1 << 15
+MOST_COUNTED: Final = 128
+"""Most candidates whose majority is counted: the time grows with their cube, and 1,030 leave the range of a double."""
+_ROWS: Final = 1 << 14
 """Subsets that are worked on at once."""
 
 
@@ -63,51 +65,60 @@ def majority_curve(votes: Votes, n: int) -> tuple[Floats, Floats]:
 
     Args:
         votes: The answers of the n candidates.
-        n: At most 1,000: numbers of subsets must fit a double.
+        n: At most `MOST_COUNTED`.
     """
-    t, y, share = _nodes([size for size, _ in votes.answers])
-    # Ways by votes cast (columns) for each node (rows): no winner picked yet; one picked, counted and as right.
-    rivals = np.zeros((len(t), n + 1))
-    rivals[:, 0] = 1
-    winner, winner_right = np.zeros_like(rivals), np.zeros_like(rivals)
+    nodes = _nodes([size for size, _ in votes.answers])
+    # Ways by votes cast (columns) for each node (rows): without a winner yet, and with one.
+    open_, won = np.zeros((len(nodes.t), n + 1)), np.zeros((len(nodes.t), n + 1))
+    open_[:, 0] = 1
     cast = 0
     for size, right in votes.answers:
-        before = [ways[:, : cast + 1].copy() for ways in (rivals, winner, winner_right)]
-        for ways in (rivals, winner, winner_right):
-            ways[:] = 0
+        open_before, won_before = open_[:, : cast + 1].copy(), won[:, : cast + 1].copy()
+        open_[:] = won[:] = 0
         for s in range(size + 1):
-            times = comb(size, s) * np.where(s < t, 1.0, np.where(s == t, y, 0.0))[:, None]
-            wins = np.where((s == t) & (s > 0), comb(size, s), 0.0)[:, None]
+            beaten = comb(size, s) * np.where(s < nodes.t, 1.0, np.where(s == nodes.t, nodes.y, 0.0))[:, None]
+            wins = comb(size, s) * np.where(s == nodes.t, np.where(nodes.sole, 1.0, right), 0.0)[:, None]
             here = slice(s, s + cast + 1)
-            rivals[:, here] += times * before[0]
-            winner[:, here] += times * before[1] + wins * before[0]
-            winner_right[:, here] += times * before[2] + wins * right * before[0]
+            open_[:, here] += beaten * open_before
+            won[:, here] += beaten * won_before + wins * open_before
         cast += size
-    # The nodes with y = 0 have no rival with as many votes.
-    sole, accuracy = winner[y == 0].sum(axis=0), share @ winner_right
-    with_silent = np.array([comb(votes.silent, s) for s in range(votes.silent + 1)], dtype=np.float64)
-    subsets = np.array([float(comb(n, k)) for k in range(1, n + 1)])
-    nobody = np.zeros(n + 1)
-    nobody[: votes.silent + 1] = with_silent
-    sole, accuracy = (np.convolve(ways[: cast + 1], with_silent) for ways in (sole, accuracy))
+    silent = np.array([float(comb(votes.silent, s)) for s in range(votes.silent + 1)])
+    sole, accuracy = (np.convolve(ways[: cast + 1], silent) for ways in (nodes.sole @ won, nodes.share @ won))
+    nobody = np.pad(silent, (0, cast))
     accuracy += nobody * votes.silent_right
     # One candidate alone ties with nobody, even if it states no answer.
     sole[1] += nobody[1]
+    subsets = np.array([float(comb(n, k)) for k in range(1, n + 1)])
     return np.clip(accuracy[1:] / subsets, 0, 1), np.clip(1 - sole[1:] / subsets, 0, 1)
 
 
-def _nodes(sizes: Sequence[int]) -> tuple[Ints, Floats, Floats]:
-    """Return the winner's votes t, the node y and its weight, for every t and all nodes that t needs, and y = 0."""
-    rows: list[tuple[int, float, float]] = []
+@dataclass(frozen=True, slots=True)
+class _Nodes:
+    """Where the polynomials of a majority are evaluated."""
+
+    t: Ints
+    """The winner's votes."""
+    y: Floats
+    """What a rival with as many votes counts."""
+    share: Floats
+    """The node's weight in the integral over y; 0 for those that count ties."""
+    sole: Floats
+    """1 for the nodes that count wins without a rival, to tell ties; 0 for the others."""
+
+
+def _nodes(sizes: Sequence[int]) -> _Nodes:
+    rows: list[tuple[int, float, float, float]] = []
     for t in range(1, max(sizes, default=0) + 1):
-        # A polynomial in y of the degree `reached - 1`; q nodes are exact up to the degree 2q - 1.
+        # The polynomial in y has the degree `reached - 1`, and q nodes are exact up to the degree 2q - 1.
         reached = sum(size >= t for size in sizes)
-        points, weights = np.polynomial.legendre.leggauss((reached + 1) // 2)
-        rows.append((t, 0.0, 0.0 if reached > 1 else 1.0))
-        if reached > 1:
-            rows += zip([t] * len(points), (points + 1) / 2, weights / 2, strict=True)
-    t, y, share = (np.array(column) for column in zip(*rows, strict=True)) if rows else np.zeros((3, 0))
-    return t.astype(np.int64), y, share
+        points, weights = _gauss((reached + 1) // 2)
+        rows.append((t, 0.0, 0.0, 1.0))
+        rows += [(t, (x + 1) / 2, w / 2, 0.0) for x, w in zip(points.tolist(), weights.tolist(), strict=True)]
+    table = np.array(rows).reshape(-1, 4).T
+    return _Nodes(table[0].astype(np.int64), *table[1:])
+
+
+_gauss = lru_cache(maxsize=1024)(np.polynomial.legendre.leggauss)
 
 
 def weighted_curve(
@@ -118,7 +129,7 @@ def weighted_curve(
     samples: int,
     seed: int,
 ) -> tuple[Floats, Floats, Floats]:
-    """Return accuracy (P, K), share of ties (P, K) and standard error (K,) of the weighted vote among k of n candidates.
+    """Return accuracy (P, K), share of ties (P, K) and standard error (K,) of the weighted vote among k candidates.
 
     The error is of the mean over the problems, 0 where all subsets were taken. Where they were drawn, the subsets of
     the sizes lie in one another: each draw puts the candidates into an order, and its first k are the subset. All
@@ -153,29 +164,49 @@ def weighted_curve(
 
 @dataclass(frozen=True, slots=True)
 class _Ballots:
-    """The votes of P problems, (P, n) each; a candidate without an answer has the group -1."""
+    """The votes of P problems, (P, n) each."""
 
     groups: Ints
+    """From 0; 0 also where there is no answer."""
     weights: Floats
+    """Minus infinity where there is no answer: such a vote never leads."""
     right: Floats
 
     @classmethod
     def of(
         cls, groups: Sequence[Sequence[int | None]], weights: Sequence[Sequence[float | None]], right: Floats
     ) -> Self:
-        numbers = np.array([[-1 if group is None else group for group in own] for own in groups])
         values = np.array([[weight or 0.0 for weight in own] for own in weights])
-        # With the sum 1 the totals can be compared at once for all problems.
-        return cls(numbers, values / np.maximum(values.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny), right)
+        # With the sum 1 the totals of all problems are compared alike.
+        values /= np.maximum(values.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+        values[[[group is None for group in own] for own in groups]] = -np.inf
+        return cls(np.array([[0 if group is None else group + 1 for group in own] for own in groups]), values, right)
 
-    def shuffled(self, orders: Ints) -> Self:
+    def of_candidates(self, indices: Ints) -> _Ballots:
+        """Return the votes of some candidates, (S,), the same of all problems."""
         groups, weights, right = (
-            np.take_along_axis(own, orders, axis=1) for own in (self.groups, self.weights, self.right)
+            self.groups.take(indices, 1),
+            self.weights.take(indices, 1),
+            self.right.take(indices, 1),
         )
-        return type(self)(groups, weights, right)
+        return _Ballots(groups, weights, right)
 
-    def part(self, rows: slice) -> Self:
-        return type(self)(self.groups[rows], self.weights[rows], self.right[rows])
+    def shuffled(self, orders: Ints) -> _Ballots:
+        """Return the votes with the candidates of each problem in an order of its own, (P, n)."""
+        rows = np.arange(len(orders))[:, None]
+        return _Ballots(self.groups[rows, orders], self.weights[rows, orders], self.right[rows, orders])
+
+    def of_problems(self, rows: slice) -> _Ballots:
+        """Return the votes of some problems."""
+        return _Ballots(self.groups[rows], self.weights[rows], self.right[rows])
+
+    def agree(self) -> bool:
+        """Whether candidates with the same answer have the same verdict everywhere."""
+        lowest, highest = (np.full((len(self.right), self.groups.max() + 1), value) for value in (1.0, 0.0))
+        rows = np.arange(len(self.right))[:, None]
+        np.minimum.at(lowest, (rows, self.groups), self.right)
+        np.maximum.at(highest, (rows, self.groups), self.right)
+        return bool((highest[:, 1:] <= lowest[:, 1:]).all())
 
 
 @dataclass(slots=True)
@@ -200,7 +231,7 @@ class _Means:
         step = max(1, _ROWS // samples)
         for start in range(0, problems, step):
             rows = slice(start, start + step)
-            for k, accuracy, tied in _count(self.ballots.part(rows), self.orders):
+            for k, accuracy, tied in _count(self.ballots.of_problems(rows), self.orders):
                 for column in np.flatnonzero(self.ks == k):
                     self.accuracy[rows, column], self.tied[rows, column] = accuracy.mean(axis=1), tied.mean(axis=1)
                     self.each_draw[:, column] += accuracy.sum(axis=0) / problems
@@ -213,25 +244,34 @@ def _count(ballots: _Ballots, orders: Ints) -> Iterator[tuple[int, Floats, NDArr
     what a vote costs does not depend on how many answers there are.
     """
     shape = (len(ballots.right), len(orders))
-    answers = int(ballots.groups.max(initial=0)) + 2
-    place = np.arange(shape[0] * shape[1]).reshape(shape) * answers + 1
-    totals, members, rights = (np.zeros(shape[0] * shape[1] * answers) for _ in range(3))
+    mixed, silent = not ballots.agree(), bool((ballots.groups == 0).any())
+    answers = int(ballots.groups.max()) + 1
+    place = np.arange(shape[0] * shape[1]).reshape(shape) * answers
+    totals = np.full(shape[0] * shape[1] * answers, -np.inf)
+    members, rights = (np.zeros(totals.shape if mixed else 0) for _ in range(2))
     top, leaders, leading_right, right_so_far = np.full(shape, -1.0), np.zeros(shape), np.zeros(shape), np.zeros(shape)
-    for k, candidate in enumerate(orders.T, start=1):
-        group, weight, right = (own[:, candidate] for own in (ballots.groups, ballots.weights, ballots.right))
-        own = place + group
-        before, count, count_right = totals[own], members[own], rights[own]
-        total = before + weight
-        totals[own], members[own], rights[own] = total, count + 1, count_right + right
-        voted = group >= 0
-        led = voted & (count > 0) & (before >= top - SAME)
-        alone = voted & (total > top + SAME)
-        among = voted & ~alone & (total >= top - SAME)
-        share = (count_right + right) / (count + 1)
-        share_before = np.where(led, count_right / np.maximum(count, 1), 0.0)
-        leading_right = np.where(alone, share, np.where(among, leading_right + share - share_before, leading_right))
-        leaders = np.where(alone, 1.0, np.where(among & ~led, leaders + 1, leaders))
-        top = np.where(voted, np.maximum(top, total), top)
-        right_so_far += right
-        accuracy = np.where(leaders > 0, leading_right / np.maximum(leaders, 1), right_so_far / k)
-        yield k, accuracy, (leaders > 1) | ((leaders == 0) & (k > 1))
+    for k, candidates in enumerate(orders.T, start=1):
+        vote = ballots.of_candidates(candidates)
+        own = place + vote.groups
+        before = totals[own]
+        total = np.maximum(before, 0) + vote.weights
+        totals[own] = total
+        almost_top = top - SAME
+        alone, leads, led = total > top + SAME, total >= almost_top, before >= almost_top
+        joins = leads & ~(alone | led)
+        share = vote.right
+        if mixed:
+            count, count_right = members[own], rights[own]
+            members[own], rights[own] = count + 1, count_right + vote.right
+            share = (count_right + vote.right) / (count + 1)
+            stays = leads & led & ~alone
+            leading_right[stays] += (share - count_right / np.maximum(count, 1))[stays]
+        leading_right = np.where(alone, share, leading_right + joins * share)
+        leaders = np.where(alone, 1.0, leaders + joins)
+        np.maximum(top, total, out=top)
+        accuracy, tied = leading_right / np.maximum(leaders, 1), leaders > 1
+        if silent:
+            right_so_far += vote.right
+            nobody = leaders == 0
+            accuracy, tied = np.where(nobody, right_so_far / k, accuracy), tied | (nobody & (k > 1))
+        yield k, accuracy, tied

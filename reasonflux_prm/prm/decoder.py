@@ -69,8 +69,11 @@ class Layer:
         eps, d = self.config.norm_eps, (self.config.hidden,)
         attended = self.attend(F.rms_norm(x, d, self.norm1, eps), rotation, starts, caches, index)
         _add_product(x, attended, self.out, self.out_bias)
-        gate, up = F.linear(F.rms_norm(x, d, self.norm2, eps), self.gate_up).chunk(2, dim=-1)
-        _add_product(x, F.silu(gate).mul_(up), self.down, None)
+        normed = F.rms_norm(x, d, self.norm2, eps)
+        for rows, inputs in zip(_blocks(x), _blocks(normed), strict=True):
+            # Features first, tokens second: gate and up lie apart, and CPUs multiply this way round up to a third faster.
+            gate, up = (self.gate_up @ inputs.T).chunk(2)
+            _add_product(rows, F.silu(gate, inplace=True).mul_(up).T, self.down, None)
 
     def attend(
         self, x: Tensor, rotation: Tensor, starts: Sequence[int], caches: Sequence[KVCache] | None, index: int
@@ -214,6 +217,11 @@ def _causal_attention(q: Tensor, keys: Tensor, values: Tensor, past: int) -> Ten
         enable_gqa=q.shape[1] != keys.shape[1],
     )
     return out.squeeze(0).transpose(0, 1)
+
+
+def _blocks(x: Tensor) -> tuple[Tensor, ...]:
+    """Cut `x (T, d)` into what goes through the feed-forward network at once: on a CPU as much as its caches hold."""
+    return torch.split(x, 512 if x.device.type == "cpu" else max(len(x), 1))
 
 
 def _add_product(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor | None) -> None:

@@ -1,0 +1,44 @@
+"""KodCode: synthetic programming problems with pytest functions (arXiv:2503.02951).
+
+- Data: `KodCode/KodCode-Light-RL-10K`, split `train` (columns question_id, question, solution, test, test_info,
+  subset), 10,000 problems. KodCode-V1 has the same columns, or `test_code` for `test` in earlier revisions. SCATR
+  (arXiv:2604.16535) takes 1,000 problems that are not published (datasets/kodcode_1000.jsonl in
+  configs/config_kodcode.yaml of martaknezevic/SCaTR at cc3eb480): take `--limit 1000`, and do not compare with it
+  problem by problem. A local file has the same columns.
+- Graded by `code` in the style `pytest`, within 10 s, as SCATR does. Solutions that need a package beside the standard
+  library fail their own tests here, and their problems are in no number (counted as `reference-unread`).
+- Votes say nothing here: two programs are hardly ever the same.
+"""
+
+from __future__ import annotations
+
+from reasonflux_prm.errors import InputError
+from reasonflux_prm.evaluation.tasks.base import Problem, Task, problem_of
+from reasonflux_prm.evaluation.tasks.programs import write_tests
+from reasonflux_prm.evaluation.tasks.prompts import ask_program
+from reasonflux_prm.grading.code import CodeTask
+from reasonflux_prm.traces.columns import Columns
+from reasonflux_prm.traces.rows import Row
+
+
+def read(row: Row, _seed: int) -> Problem:
+    """Read a record; see `Task.read`."""
+    columns = Columns(row.columns, row.where)
+    tests = columns.take_text(("test", "test_code"))
+    if tests is None:
+        raise InputError("expected tests in the column test or test_code, got none")
+    code = CodeTask(tests=tests, style="pytest", solution=columns.take_text(("solution",)))
+    return problem_of(columns, columns.take_problem(), write_tests(code))
+
+
+TASK = Task(
+    name="kodcode",
+    title="KodCode (Light RL 10K)",
+    source="KodCode/KodCode-Light-RL-10K:train",
+    licence="CC BY-NC 4.0",
+    sizes=(1000, 10_000),
+    grader="code",
+    read=read,
+    ask=ask_program,
+    votes=False,
+)

@@ -1,15 +1,15 @@
 """What a policy is: chat requests in, completions out.
 
-A backend implements one method. It owes its callers four things: answers in the order of the requests, exactly `n`
-completions for each, a failing request as a value that leaves its neighbours alone, and no number that the model did
-not give.
+A backend answers one request (`ask`) or many (`generate`). It owes its callers four things: answers in the order of
+the requests, exactly `n` completions for each, a failing request as a value that leaves its neighbours alone, and no
+number that the model did not give.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from reasonflux_prm.errors import PolicyError, UsageError
 
@@ -45,6 +45,12 @@ class Request:
     """Sampling seed, honoured as far as the backend can; None leaves it to the backend."""
     top_logprobs: int | None = None
     """How many alternatives to report at every token written (0: the chosen token only); None asks for no logprobs."""
+    prefix: str = ""
+    """What the assistant has already written, thinking and its marks included; completions go on from there, and hold
+    only what comes behind it. `max_tokens` does not count it. A server must be able to continue an assistant's message
+    (vLLM and SGLang are)."""
+    raw: bool = False
+    """Whether `Completion.text` is what was written as it is, thinking and its marks left in it."""
 
     def __post_init__(self) -> None:
         if not self.messages:
@@ -87,21 +93,55 @@ class Completion:
     and 0 on the others, so that sums are right. None if the backend does not count."""
     completion_tokens: int | None = None
     """Tokens written, thinking included; a sum over n completions stands on the first, as for `prompt_tokens`."""
+    stopped_at: str | None = None
+    """The stop text that it met; empty if it met none, None if there were none to meet or the backend does not tell."""
 
 
 Outcome = list[Completion] | PolicyError
 """What became of one request: exactly `n` completions, or the error that stopped it."""
 
 
+class PartlyAnswered(PolicyError):
+    """A request that failed after some of its `n` completions had come; a cache keeps those, so none is paid twice."""
+
+    completions: tuple[Completion, ...] = ()
+
+
 class Policy(Protocol):
-    """A model that writes text."""
+    """A model that writes text.
+
+    A request that fails on its own is *returned* as a `PolicyError` in its place, and the others are answered. What
+    stops them all (a wrong key, an unknown model, a server that is gone, a budget that is spent) is *raised* as
+    `PolicyStopped`.
+    """
 
     @property
     def name(self) -> str:
         """The model's name, as records show it."""
 
-    def generate(self, requests: Sequence[Request]) -> list[Outcome]:
-        """Answer every request, in order.
+    @property
+    def concurrency(self) -> int:
+        """How many requests to keep under way so that the policy is never idle; more may be asked, and wait."""
 
-        A request that fails is a `PolicyError` in its place, returned and not raised; the others are answered.
+    def identity(self) -> Mapping[str, Any]:
+        """Return what answers depend on besides the request, in JSON values: part of cache keys and manifests.
+
+        It holds no key and no address: the same model served elsewhere is the same policy.
         """
+
+    def generate(self, requests: Sequence[Request]) -> list[Outcome]:
+        """Answer every request, in order, from plain code.
+
+        Raises:
+            PolicyStopped: No request will succeed from here on. Those that were under way have come to their end.
+        """
+
+    async def ask(self, request: Request) -> Outcome:
+        """Answer one request, from any event loop; a cancelled one is given up.
+
+        Raises:
+            PolicyStopped: No request will succeed from here on.
+        """
+
+    def close(self) -> None:
+        """Let go of connections, threads and models; requests under way are given up. Closing twice does no harm."""

@@ -1,41 +1,90 @@
 """A policy behind any endpoint that speaks the OpenAI chat protocol (`POST {base_url}/chat/completions`).
 
-The `openai` SDK carries the requests: it retries refused connections, timeouts and the statuses 408, 409, 429 and 5xx
-with growing pauses, and waits as long as a `Retry-After` header asks (a minute or two at most, by version of the SDK).
-The answers are read here, from the JSON itself, because servers disagree about what the SDK takes for granted: some
-ignore `n`, many have no logprobs, some put the thinking in a field of its own and others leave it in the text.
+The `openai` SDK carries the requests, on an event loop that the policy owns. Trying again is done here and not by the
+SDK, so that every attempt keeps to the rate limits, a server that trickles is timed out too, an answer that cannot be
+read counts as a failed attempt, and a request that has been answered is never sent again.
 """
 
 from __future__ import annotations
 
-import json
-import math
+import asyncio
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-from reasonflux_prm.errors import MissingExtra, PolicyError, UsageError
-from reasonflux_prm.policy.base import Completion, Outcome, Request, TokenLogprob
+from reasonflux_prm.errors import MissingExtra, PolicyError, PolicyStopped, UsageError
+from reasonflux_prm.policy.base import Completion, Outcome, PartlyAnswered, Request
+from reasonflux_prm.policy.chat_reply import CANNOT_CONTINUE, read_reply, request_body
+from reasonflux_prm.policy.limits import RateLimit
+from reasonflux_prm.policy.loop import LoopThread, answer_all
+from reasonflux_prm.policy.retries import Concerns, Failure, failure_of, pause_s
+from reasonflux_prm.policy.usage import estimated_prompt, usage_of
 
-_MESSAGE_CHARS = 300
-"""How much of a server's own error message is repeated in ours."""
+if TYPE_CHECKING:
+    import openai
+
+_MOST_S_TO_CONNECT = 15.0
+_MOST_FAILED_IN_A_ROW = 20
+"""Requests that fail after all attempts, without one answered in between, after which the server counts as gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What is still missing of a request, and who asks for it."""
+
+    client: openai.AsyncOpenAI
+    request: Request
+    have: int
+    n: int
+    stops: int
+    """How often the policy had stopped when the request came."""
+
+
+def _clients(base_url: str, api_key: str | None, count: int, timeout_s: float) -> list[openai.AsyncOpenAI]:
+    """Return a client, and so a connection, for each request that may be under way.
+
+    One client's pool looks through all its connections whenever a request comes or goes, which at some hundreds of them
+    takes longer than the request.
+    """
+    import httpx2
+    import openai
+
+    # The SDK refuses an empty key, which local servers do not ask for.
+    key = api_key or os.environ.get("OPENAI_API_KEY") or "no-key"
+    timeout = openai.Timeout(timeout_s, connect=min(timeout_s, _MOST_S_TO_CONNECT))
+    tls = httpx2.create_ssl_context()
+    return [
+        openai.AsyncOpenAI(
+            api_key=key,
+            base_url=base_url,
+            timeout=timeout,
+            max_retries=0,
+            http_client=openai.DefaultAsyncHttpxClient(base_url=base_url, timeout=timeout, verify=tls),
+        )
+        for _ in range(count)
+    ]
 
 
 class OpenAICompatiblePolicy:
     """A model served at `base_url`.
 
     Args:
-        model: the name that the server knows the model by.
-        base_url: the address up to and including the version, such as `http://127.0.0.1:8000/v1`.
-        api_key: the key; by default the environment's `OPENAI_API_KEY`, or none (most local servers want none).
-        concurrency: most requests under way at a time.
-        timeout_s: seconds without a sign of the server after which an attempt is given up.
-        retries: attempts after the first.
+        model: The name that the server knows the model by.
+        base_url: The address up to and including the version, such as `http://127.0.0.1:8000/v1`.
+        api_key: The key; by default the environment's `OPENAI_API_KEY`, or none (most local servers want none).
+        concurrency: Most requests under way at a time. One that waits to be tried again keeps its place, so a server
+            that is overloaded is asked less.
+        timeout_s: Seconds for an attempt from its start to the last byte of its answer.
+        retries: Attempts after the first.
+        requests_per_minute: Most attempts started in a minute; None for no limit.
+        tokens_per_minute: Most tokens of the attempts started in a minute, read and written; None for no limit.
+            Prompts are estimated, and what will be written is taken to be as long as answers were on average so far.
 
     Raises:
-        MissingExtra: the `openai` SDK is not installed.
-        UsageError: a setting outside its range.
+        MissingExtra: The `openai` SDK is not installed.
+        UsageError: A setting is outside its range.
     """
 
     def __init__(
@@ -46,9 +95,11 @@ class OpenAICompatiblePolicy:
         api_key: str | None = None,
         concurrency: int = 8,
         timeout_s: float = 600.0,
-        retries: int = 4,
+        retries: int = 5,
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
     ) -> None:
-        if concurrency < 1 or timeout_s <= 0 or retries < 0:
+        if concurrency < 1 or not timeout_s > 0 or retries < 0:
             raise UsageError(
                 "an endpoint needs concurrency >= 1, timeout_s > 0 and retries >= 0, and got "
                 f"concurrency={concurrency}, timeout_s={timeout_s}, retries={retries}"
@@ -56,199 +107,157 @@ class OpenAICompatiblePolicy:
         if not base_url.startswith(("http://", "https://")):
             raise UsageError(f"base_url must start with http:// or https://, and is {base_url!r}")
         try:
-            import openai
+            import httpx2
+            import openai  # noqa: F401 - the one that is missed, if any
         except ImportError as error:
             raise MissingExtra(
                 'an OpenAI-compatible endpoint needs the openai SDK: pip install "reasonflux-prm[policy]"'
             ) from error
         self.name = model
-        self._base_url = base_url
-        self._concurrency = concurrency
-        self._attempts = retries + 1
-        self._timeout_s = timeout_s
-        # The SDK refuses an empty key, which local servers do not ask for.
-        key = api_key or os.environ.get("OPENAI_API_KEY") or "no-key"
-        self._client = openai.OpenAI(api_key=key, base_url=base_url, timeout=timeout_s, max_retries=retries)
+        self.concurrency = concurrency
+        self.attempts = 0
+        """Requests sent so far, those that failed included."""
+        self.failures: Counter[str] = Counter()
+        """Attempts that failed so far, by what went wrong."""
+        self._where = f"the server at {base_url}"
+        self._attempts_each, self._timeout_s = retries + 1, timeout_s
+        self._limit = RateLimit(requests_per_minute, tokens_per_minute)
+        clients = _clients(base_url, api_key, concurrency, timeout_s)
+        self._places: asyncio.LifoQueue[openai.AsyncOpenAI] = asyncio.LifoQueue()
+        for client in clients:
+            self._places.put_nowait(client)
+
+        async def close_clients() -> None:
+            for client in clients:
+                await client.close()
+
+        self._loop = LoopThread("policy", last=close_clients)
+        self._as_it_came = httpx2.Response
+        self._limit_field = "max_tokens"
+        self._takes_n = True
+        self._answered = self._failed_in_a_row = self._stops = 0
+        self._last_stop = ""
+        self._completions = self._tokens_written = 0
+
+    def identity(self) -> Mapping[str, Any]:
+        """Return the model's name: two servers that call different models by one name cannot be told apart."""
+        return {"backend": "openai-compatible", "model": self.name}
 
     def generate(self, requests: Sequence[Request]) -> list[Outcome]:
-        """Answer in order, `concurrency` requests at a time; a request that fails is a `PolicyError` in its place."""
-        if not requests:
-            return []
-        pool = ThreadPoolExecutor(min(self._concurrency, len(requests)), thread_name_prefix="policy")
-        try:
-            return list(pool.map(self._answer, requests))
-        finally:
-            # On Ctrl-C: do not start what is still queued.
-            pool.shutdown(wait=False, cancel_futures=True)
+        """Answer in order, `concurrency` requests at a time; a request that fails is a `PolicyError` in its place.
 
-    def _answer(self, request: Request) -> Outcome:
+        Raises:
+            PolicyStopped: Wrong key, unknown model, or a server that is gone.
+        """
+        return self._loop.run(answer_all(self._answer, requests, self.concurrency))
+
+    async def ask(self, request: Request) -> Outcome:
+        """Answer one request.
+
+        Raises:
+            PolicyStopped: Wrong key, unknown model, or a server that is gone.
+        """
+        return await self._loop.call(self._answer(request))
+
+    def close(self) -> None:
+        """Close the connections; requests under way are given up."""
+        self._loop.close()
+
+    async def _answer(self, request: Request) -> Outcome:
         """Ask until there are `n` completions: servers that ignore `n` give one at a time."""
         completions: list[Completion] = []
+        stops = self._stops
+        client = await self._places.get()
         try:
             while (have := len(completions)) < request.n:
-                text = self._post(_body(self.name, request, request.n - have, have))
-                completions += _completions(text, request.top_logprobs is not None)
-        except PolicyError as error:
-            return error
-        except Exception as error:  # whatever one request runs into must not stop its neighbours
-            return self._explain(error)
+                n = request.n - have if self._takes_n else 1
+                outcome = await self._some(_Question(client, request, have, n, stops))
+                if isinstance(outcome, PolicyError):
+                    if not completions:
+                        return outcome
+                    partly = PartlyAnswered(f"{have} of {request.n} completions came, and then {outcome}")
+                    partly.completions = tuple(completions)
+                    return partly
+                completions += outcome
+        finally:
+            self._places.put_nowait(client)
         return completions[: request.n]
 
-    def _post(self, body: dict[str, Any]) -> str:
-        response = self._client.chat.completions.with_raw_response.create(**body)
-        return response.http_response.text
+    async def _some(self, question: _Question) -> Outcome:
+        """Try until there is one answer, with one completion or more."""
+        answered, connected = self._answered, False
+        for attempt in range(1, self._attempts_each + 1):
+            if self._stops != question.stops:
+                # What came before a stop stops with it, or each of thousands would find out for itself; what comes
+                # after it is a new try.
+                raise PolicyStopped(self._last_stop)
+            body = request_body(self.name, question.request, question.n, question.have, self._limit_field)
+            try:
+                return await self._attempt(question, body)
+            except Exception as error:  # whatever one request runs into must not stop its neighbours
+                failure = failure_of(error, self._where, self.name, self._timeout_s)
+            self.failures[failure.kind] += 1
+            connected |= failure.concerns is not Concerns.CONNECTION
+            if failure.status in (400, 422) and (outcome := await self._asked_otherwise(question, body, failure)):
+                return outcome
+            if not failure.again or attempt == self._attempts_each:
+                break
+            await asyncio.sleep(pause_s(attempt, failure.after_s))
+        if question.request.prefix and failure.status in (400, 422):
+            failure = replace(failure, reason=f"{failure.reason}; {CANNOT_CONTINUE}")
+        gone = not connected and self._answered == answered
+        return self._given_up(failure, attempt, gone)
 
-    def _explain(self, error: Exception) -> PolicyError:
-        """Turn what the SDK raises into one sentence: what happened, where, and what to do."""
-        import openai
+    async def _attempt(self, question: _Question, body: dict[str, Any]) -> list[Completion]:
+        request = question.request
+        mean = self._tokens_written / self._completions if self._completions else request.max_tokens
+        taken = estimated_prompt(request)
+        reckoned = taken + round(question.n * min(mean, request.max_tokens))
+        await self._limit.start(reckoned)
+        try:
+            self.attempts += 1
+            async with asyncio.timeout(self._timeout_s):
+                # The SDK's typed method checks every field of the body, which takes longer than sending it.
+                response = await question.client.post("/chat/completions", cast_to=self._as_it_came, body=body)
+            completions = read_reply(response.content, request)
+            used = usage_of(request, completions)
+            taken = used.prompt_tokens + used.completion_tokens
+        finally:
+            self._limit.settle(reckoned, taken)
+        self._tokens_written += used.completion_tokens
+        self._completions += len(completions)
+        self._answered += 1
+        self._failed_in_a_row = 0
+        return completions
 
-        where = f"the server at {self._base_url}"
-        tries = f"{self._attempts} attempt{'s' if self._attempts > 1 else ''}"
-        if isinstance(error, openai.APITimeoutError):
-            reason = (
-                f"{where} gave no answer within {self._timeout_s:g} s ({tries}); raise timeout_s or lower max_tokens"
-            )
-        elif isinstance(error, openai.APIConnectionError):
-            cause = error.__cause__ or error
-            reason = f"{where} could not be reached ({cause}; {tries}); check that it runs at this address"
-        elif isinstance(error, openai.APIStatusError):
-            reason = self._explain_status(error.status_code, _server_message(error.body), where, tries)
-        else:
-            reason = f"a request to {where} failed with {type(error).__name__}: {_short(str(error))}"
-        return PolicyError(reason)
-
-    def _explain_status(self, status: int, message: str, where: str, tries: str) -> str:
-        said = f"HTTP {status}: {message}" if message else f"HTTP {status}"
-        if status in (401, 403):
-            return f"{where} refused the API key ({said}); pass the right one as api_key or in OPENAI_API_KEY"
-        if status == 404:
-            return (
-                f"{where} knows no model '{self.name}' or no chat completions ({said}); "
-                "check the model's name and that the address ends in the version, usually /v1"
-            )
-        if status == 429:
-            return f"{where} is asked too often, {tries} ({said}); lower the concurrency or wait"
-        if status >= 500:
-            return f"{where} failed on its side, {tries} ({said}); see the server's log"
-        return f"{where} refused the request ({said})"
-
-
-def _body(model: str, request: Request, n: int, have: int) -> dict[str, Any]:
-    """Build the JSON to send, with nothing in it that the request leaves open: strict servers refuse fields they lack.
-
-    The seed moves on by the number of completions at hand, or a server that ignores `n` would give the same one again.
-    """
-    body: dict[str, Any] = {
-        "model": model,
-        "messages": [{"role": message.role, "content": message.content} for message in request.messages],
-        "temperature": request.temperature,
-        "top_p": request.top_p,
-        "max_tokens": request.max_tokens,
-    }
-    if n > 1:
-        body["n"] = n
-    if request.stop:
-        body["stop"] = list(request.stop)
-    if request.seed is not None:
-        body["seed"] = request.seed + have
-    if request.top_logprobs is not None:
-        body["logprobs"] = True
-        if request.top_logprobs:
-            body["top_logprobs"] = request.top_logprobs
-    return body
-
-
-def _completions(text: str, with_logprobs: bool) -> list[Completion]:
-    """Read an answer's JSON.
-
-    Raises:
-        PolicyError: it is not JSON, reports an error, or has no choices with messages.
-    """
-    try:
-        answer = json.loads(text)
-    except ValueError as error:
-        raise PolicyError(f"the server's answer is not JSON ({error}): {_short(text)!r}") from error
-    if isinstance(answer, Mapping) and answer.get("error"):
-        raise PolicyError(f"the server reported an error: {_server_message(answer)}")
-    choices = answer.get("choices") if isinstance(answer, Mapping) else None
-    if not isinstance(choices, list) or not choices:
-        raise PolicyError(f"the server's answer has no choices: {_short(text)!r}")
-    usage = answer.get("usage")
-    counts = usage if isinstance(usage, Mapping) else {}
-    completions = []
-    for index, choice in enumerate(choices):
-        message = choice.get("message") if isinstance(choice, Mapping) else None
-        content = message.get("content") if isinstance(message, Mapping) else 0
-        if not isinstance(message, Mapping) or not (content is None or isinstance(content, str)):
-            raise PolicyError(f"choice {index} of the server's answer has no message with text: {_short(text)!r}")
-        # vLLM and DeepSeek say reasoning_content, newer vLLM and OpenRouter say reasoning.
-        reasoning = message.get("reasoning_content") or message.get("reasoning")
-        said, thinking = (content or "", reasoning) if isinstance(reasoning, str) else _split_thinking(content or "")
-        finish = choice.get("finish_reason")
-        completions.append(
-            Completion(
-                text=said,
-                thinking=thinking,
-                finish_reason=finish if isinstance(finish, str) else "unknown",
-                logprobs=_logprobs(choice.get("logprobs")) if with_logprobs else None,
-                prompt_tokens=_count(counts.get("prompt_tokens"), index),
-                completion_tokens=_count(counts.get("completion_tokens"), index),
-            )
-        )
-    return completions
-
-
-def _split_thinking(content: str) -> tuple[str, str]:
-    """Split (text, thinking) where the server left the thinking in the text.
-
-    The opening mark may be missing, as chat templates put it into the prompt; the closing one, if the thinking was cut.
-    """
-    before, closed, after = content.partition("</think>")
-    opened = before.lstrip().startswith("<think>")
-    if not opened and (not closed or "<think>" in before):
-        return content, ""
-    thinking = before.lstrip().removeprefix("<think>") if opened else before
-    return after.lstrip("\n"), thinking.strip("\n")
-
-
-def _logprobs(reported: Any) -> tuple[TokenLogprob, ...] | None:
-    """Read the logprobs of a choice; None unless every token has one."""
-    entries = reported.get("content") if isinstance(reported, Mapping) else None
-    if not isinstance(entries, list) or not entries:
-        return None
-    tokens = []
-    for entry in entries:
-        pair = _pair(entry)
-        if pair is None:
+    async def _asked_otherwise(self, question: _Question, body: dict[str, Any], failure: Failure) -> Outcome | None:
+        """Ask without what some servers refuse: `max_tokens` (OpenAI's reasoning models), `n` (llama.cpp)."""
+        if "max_tokens" in body and "max_completion_tokens" in failure.said:
+            self._limit_field = "max_completion_tokens"
+            return await self._some(question)
+        if question.n == 1:
             return None
-        pairs = [_pair(other) for other in entry.get("top_logprobs") or []]
-        top = sorted((other for other in pairs if other is not None), key=lambda other: -other[1])
-        tokens.append(TokenLogprob(pair[0], pair[1], tuple(top)))
-    return tuple(tokens)
+        outcome = await self._some(replace(question, n=1))
+        if not isinstance(outcome, PolicyError):
+            self._takes_n = False
+        return outcome
 
+    def _given_up(self, failure: Failure, attempts: int, gone: bool) -> PolicyError:
+        """Return the error of one request.
 
-def _pair(entry: Any) -> tuple[str, float] | None:
-    token, logprob = (entry.get("token"), entry.get("logprob")) if isinstance(entry, Mapping) else (None, None)
-    if not isinstance(token, str) or not isinstance(logprob, int | float) or math.isnan(logprob):
-        return None
-    return token, float(logprob)
-
-
-def _count(tokens: Any, index: int) -> int | None:
-    """Attribute the whole answer's count to its first completion."""
-    if not isinstance(tokens, int):
-        return None
-    return tokens if index == 0 else 0
-
-
-def _server_message(body: Any) -> str:
-    """Find a server's own words in the shapes that servers use: error.message, error, message, detail."""
-    for key in ("error", "message", "detail"):
-        if isinstance(body, Mapping) and body.get(key):
-            return _server_message(body[key])
-    return _short(body if isinstance(body, str) else json.dumps(body, default=str)) if body else ""
-
-
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _MESSAGE_CHARS else line[:_MESSAGE_CHARS] + "..."
+        Raises:
+            PolicyStopped: It is an error of every request.
+        """
+        reason = failure.reason if attempts == 1 else f"{failure.reason} ({attempts} attempts)"
+        if failure.concerns is Concerns.REQUEST:
+            return PolicyError(reason)
+        self._failed_in_a_row += 1
+        misnamed = failure.concerns is Concerns.MODEL and not self._answered
+        if not (failure.concerns is Concerns.ALL or gone or misnamed):
+            if self._failed_in_a_row < _MOST_FAILED_IN_A_ROW:
+                return PolicyError(reason)
+            reason = f"none of the last {self._failed_in_a_row} requests was answered; the last one: {reason}"
+        self._stops += 1
+        self._last_stop = reason
+        self._failed_in_a_row = 0
+        raise PolicyStopped(reason)

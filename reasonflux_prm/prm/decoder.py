@@ -71,7 +71,7 @@ class Layer:
         _add_product(x, attended, self.out, self.out_bias)
         normed = F.rms_norm(x, d, self.norm2, eps)
         for rows, inputs in zip(_blocks(x), _blocks(normed), strict=True):
-            # Features first, tokens second: gate and up lie apart, and CPUs multiply this way round up to a third faster.
+            # Features first, tokens second: gate and up lie apart, and CPUs multiply this way round faster.
             gate, up = (self.gate_up @ inputs.T).chunk(2)
             _add_product(rows, F.silu(gate, inplace=True).mul_(up).T, self.down, None)
 

@@ -1,5 +1,6 @@
 """The client against a real HTTP server on this machine: every answer below crosses a socket."""
 
+import asyncio
 import builtins
 import json
 import threading
@@ -8,8 +9,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from reasonflux_prm.errors import MissingExtra, PolicyError, UsageError
-from reasonflux_prm.policy.base import Completion, Message, Request, TokenLogprob
+from reasonflux_prm.errors import MissingExtra, PolicyError, PolicyStopped, UsageError
+from reasonflux_prm.policy import retries
+from reasonflux_prm.policy.base import Completion, Message, PartlyAnswered, Request, TokenLogprob
+from reasonflux_prm.policy.cache import CachedPolicy
 from reasonflux_prm.policy.openai_compatible import OpenAICompatiblePolicy
 
 pytest.importorskip("openai")
@@ -20,7 +23,7 @@ class Server:
 
     def __init__(self):
         self.answer = lambda body: ok("hello")
-        self.bodies, self.paths, self.keys, self.times = [], [], [], []
+        self.bodies, self.paths, self.keys, self.times, self.policies = [], [], [], [], []
         self.under_way = self.most_under_way = 0
         self.lock = threading.Lock()
         self.released = threading.Event()
@@ -60,10 +63,14 @@ class Server:
         self.thread.start()
 
     def policy(self, **settings):
-        return OpenAICompatiblePolicy("tiny", self.url, **{"retries": 0, "timeout_s": 10, **settings})
+        policy = OpenAICompatiblePolicy("tiny", self.url, **{"retries": 0, "timeout_s": 10, **settings})
+        self.policies.append(policy)
+        return policy
 
     def close(self):
         self.released.set()
+        for policy in self.policies:
+            policy.close()
         self.http.shutdown()
         self.http.server_close()
         self.thread.join()
@@ -72,6 +79,7 @@ class Server:
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setattr(retries, "_FIRST_PAUSE_S", 0.02)
     running = Server()
     yield running
     running.close()
@@ -95,10 +103,19 @@ def ask(content="hi", **settings):
 
 
 def error_of(policy, request=None):
+    """What is said of a request that fails and leaves others their chance."""
     (outcome,) = policy.generate([request or ask()])
     assert isinstance(outcome, PolicyError)
     assert "\n" not in str(outcome)
     return str(outcome)
+
+
+def stop_of(policy, request=None):
+    """What is said when no request has a chance."""
+    with pytest.raises(PolicyStopped) as stop:
+        policy.generate([request or ask()])
+    assert "\n" not in str(stop.value)
+    return str(stop.value)
 
 
 def test_the_request_that_is_sent_and_the_answer_that_is_read(server):
@@ -251,12 +268,10 @@ def test_thinking_is_kept_apart(server, message, text, thinking):
     assert outcome == [Completion(text, thinking=thinking, finish_reason="unknown")]
 
 
-@pytest.mark.parametrize("status", [401, 403])
-def test_a_wrong_key(server, status):
-    server.answer = lambda body: failure(status, "Incorrect API key")
-    message = error_of(server.policy(api_key="secret-key", retries=3))
-    assert "refused the API key" in message
-    assert f"HTTP {status}: Incorrect API key" in message
+def test_a_wrong_key(server):
+    server.answer = lambda body: failure(401, "Incorrect API key")
+    message = stop_of(server.policy(api_key="secret-key", retries=3))
+    assert "refused the API key (HTTP 401: Incorrect API key)" in message
     assert "OPENAI_API_KEY" in message
     assert "secret-key" not in message
     assert len(server.bodies) == 1  # no retry can mend a wrong key
@@ -264,37 +279,119 @@ def test_a_wrong_key(server, status):
 
 def test_an_unknown_model(server):
     server.answer = lambda body: failure(404, "The model `tiny` does not exist.")
-    message = error_of(server.policy(retries=3))
+    message = stop_of(server.policy(retries=3))
     assert "'tiny'" in message
     assert "does not exist" in message
     assert len(server.bodies) == 1
 
 
+@pytest.mark.parametrize("status", [403, 404])
+def test_what_looks_like_a_wrong_model_is_one_requests_error_once_others_were_answered(server, status):
+    server.answer = lambda body: failure(status, "flagged") if body["messages"][0]["content"] == "bad" else ok("fine")
+    policy = server.policy()
+    policy.generate([ask()])
+    assert "flagged" in error_of(policy, ask("bad"))
+    assert policy.generate([ask()])[0][0].text == "fine"
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(402, {"message": "no credit"}), (429, {"message": "no credit", "code": "insufficient_quota"})],
+)
+def test_an_empty_account(server, status, error):
+    server.answer = lambda body: (status, {}, json.dumps({"error": error}))
+    assert "paid first" in stop_of(server.policy(retries=3))
+    assert len(server.bodies) == 1
+
+
+def test_after_a_stop_no_other_request_is_started(server):
+    server.answer = lambda body: failure(401, "no")
+    policy = server.policy(concurrency=2)
+    with pytest.raises(PolicyStopped):
+        policy.generate([ask(str(number)) for number in range(50)])
+    assert len(server.bodies) <= 2
+
+
 def test_retry_after_is_honoured(server):
     server.answer = lambda body: failure(429, "slow", **{"Retry-After": "1"}) if len(server.bodies) == 1 else ok("done")
     assert server.policy(retries=1).generate([ask()])[0][0].text == "done"
-    assert server.times[1] - server.times[0] >= 1.0  # the client's own first pause is at most half a second
+    assert server.times[1] - server.times[0] >= 1.0  # the client's own first pause is at most 20 ms here
+
+
+def test_a_server_that_asks_for_an_hour_stops_the_run(server):
+    server.answer = lambda body: failure(429, "daily limit", **{"Retry-After": "3600"})
+    assert "asks to wait 3,600 s" in stop_of(server.policy(retries=3))
 
 
 def test_a_rate_limit_that_stays(server):
     server.answer = lambda body: failure(429, "slow down", **{"Retry-After": "0.01"})
-    message = error_of(server.policy(retries=2))
-    assert "asked too often, 3 attempts" in message
+    policy = server.policy(retries=2)
+    message = error_of(policy)
+    assert "asked too often (HTTP 429: slow down)" in message
+    assert "(3 attempts)" in message
     assert len(server.bodies) == 3
+    assert (policy.attempts, dict(policy.failures)) == (3, {"HTTP 429": 3})
 
 
 def test_a_server_error_is_tried_again(server):
-    server.answer = lambda body: (
-        failure(500, "oops", **{"Retry-After": "0.01"}) if len(server.bodies) < 3 else ok("after all")
-    )
+    server.answer = lambda body: failure(500, "oops") if len(server.bodies) < 3 else ok("after all")
     assert server.policy(retries=2).generate([ask()])[0][0].text == "after all"
 
 
 def test_a_server_error_that_stays(server):
     server.answer = lambda body: (500, {"Content-Type": "text/html"}, "<h1>oops</h1>\n" * 100)
     message = error_of(server.policy())
-    assert "failed on its side, 1 attempt (HTTP 500" in message
+    assert "failed on its side (HTTP 500" in message
     assert len(message) < 600
+
+
+def test_a_server_that_fails_every_request_stops_the_run(server):
+    server.answer = lambda body: failure(502, "bad gateway")
+    policy = server.policy(concurrency=4)
+    with pytest.raises(PolicyStopped, match=r"none of the last 2\d requests was answered.*bad gateway"):
+        policy.generate([ask(str(number)) for number in range(100)])
+    assert len(server.bodies) < 30
+
+
+def test_requests_that_are_refused_one_by_one_do_not_stop_the_run(server):
+    server.answer = lambda body: failure(400, "too long")
+    outcomes = server.policy().generate([ask(str(number)) for number in range(50)])
+    assert all("too long" in str(outcome) for outcome in outcomes)
+
+
+def test_a_server_that_refuses_n_is_asked_for_one_at_a_time(server):
+    server.answer = lambda body: failure(400, "one choice only") if body.get("n") else ok(f"seed {body['seed']}")
+    policy = server.policy()
+    for _ in range(2):
+        (samples,) = policy.generate([ask(n=2, seed=5)])
+        assert [sample.text for sample in samples] == ["seed 5", "seed 6"]
+    assert [body.get("n") for body in server.bodies] == [2, None, None, None, None]
+
+
+def test_a_request_that_is_refused_with_any_n_leaves_n_as_it_is(server):
+    server.answer = lambda body: failure(400, "too long") if body["messages"][0]["content"] == "long" else ok("a", "b")
+    policy = server.policy()
+    assert "too long" in error_of(policy, ask("long", n=2))
+    policy.generate([ask(n=2)])
+    assert [body.get("n") for body in server.bodies] == [2, None, 2]
+
+
+def test_a_model_that_wants_max_completion_tokens_gets_them(server):
+    said = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
+    server.answer = lambda body: failure(400, said) if "max_tokens" in body else ok("fine")
+    policy = server.policy()
+    outcomes = policy.generate([ask(str(number), max_tokens=7) for number in range(8)])
+    assert [outcome[0].text for outcome in outcomes] == ["fine"] * 8
+    policy.generate([ask()])
+    assert server.bodies[-1]["max_completion_tokens"] == 2048
+
+
+def test_completions_that_came_before_a_failure_are_not_lost(server):
+    server.answer = lambda body: ok("one") if len(server.bodies) < 3 else failure(500, "oops")
+    (outcome,) = server.policy().generate([ask(n=4)])
+    assert isinstance(outcome, PartlyAnswered)
+    assert str(outcome).startswith("2 of 4 completions came")
+    assert [one.text for one in outcome.completions] == ["one", "one"]
 
 
 def test_a_refused_request_repeats_the_servers_words(server):
@@ -322,24 +419,106 @@ def test_a_malformed_answer(server, text, named):
     assert named in error_of(server.policy())
 
 
+@pytest.mark.parametrize("text", ["half a rep", '{"choices": []}'])
+def test_a_malformed_answer_is_asked_for_again(server, text):
+    server.answer = lambda body: (200, {}, text) if len(server.bodies) == 1 else ok("whole")
+    policy = server.policy(retries=1)
+    assert policy.generate([ask()])[0][0].text == "whole"
+    assert dict(policy.failures) == {"malformed answer": 1}
+
+
 def test_a_server_that_hangs(server):
     server.answer = lambda body: (server.released.wait(30), ok("late"))[1]
     started = time.monotonic()
     message = error_of(server.policy(timeout_s=0.3))
-    assert "no answer within 0.3 s (1 attempt)" in message
+    assert "no answer within 0.3 s" in message
     assert time.monotonic() - started < 5
 
 
 def test_a_refused_connection(server):
-    server.close()
-    message = error_of(server.policy(timeout_s=2))
+    server.http.shutdown()
+    server.http.server_close()
+    policy = server.policy(timeout_s=2, retries=2)
+    message = stop_of(policy)
     assert "could not be reached" in message
+    assert "(3 attempts)" in message
     assert server.url in message
+    assert dict(policy.failures) == {"no connection": 3}
+
+
+def test_a_stop_ends_all_that_wait_and_a_later_request_tries_anew(server, tmp_path):
+    """As a careless caller does it: thousands of asks at once, on a server that is not there yet."""
+    server.http.shutdown()
+    server.http.server_close()
+    policy = server.policy(retries=3, timeout_s=5)
+    cached = CachedPolicy(policy, tmp_path / "c.sqlite")
+
+    async def all_at_once():
+        return await asyncio.gather(*(cached.ask(ask(str(number))) for number in range(2000)), return_exceptions=True)
+
+    outcomes = asyncio.run(all_at_once())
+    assert {type(outcome) for outcome in outcomes} == {PolicyStopped}
+    assert policy.attempts < 400
+    assert "could not be reached" in stop_of(cached)
+    cached.close()
+
+
+def test_asks_from_several_event_loops_and_plain_code_share_one_policy(server):
+    server.answer = lambda body: ok(body["messages"][0]["content"])
+    policy = server.policy(concurrency=3)
+
+    async def several(letter):
+        outcomes = await asyncio.gather(*(policy.ask(ask(f"{letter}{number}")) for number in range(6)))
+        return [outcome[0].text for outcome in outcomes]
+
+    async def plain_code_inside_a_running_loop():
+        return policy.generate([ask("inside")])[0][0].text
+
+    for letter in "ab":
+        assert asyncio.run(several(letter)) == [f"{letter}{number}" for number in range(6)]
+    assert asyncio.run(plain_code_inside_a_running_loop()) == "inside"
+    assert policy.generate([ask("c")])[0][0].text == "c"
+    assert server.most_under_way <= 3
+
+
+def test_a_cancelled_ask_gives_its_place_to_another(server):
+    server.answer = lambda body: (
+        (server.released.wait(30), ok("late"))[1] if body["messages"][0]["content"] == "slow" else ok("fast")
+    )
+    policy = server.policy(concurrency=1)
+
+    async def cancel_and_ask():
+        slow = asyncio.create_task(policy.ask(ask("slow")))
+        await asyncio.sleep(0.1)
+        slow.cancel()
+        return await asyncio.wait_for(policy.ask(ask("fast")), 5)
+
+    assert asyncio.run(cancel_and_ask())[0].text == "fast"
+
+
+def test_a_closed_policy_says_so(server):
+    policy = server.policy()
+    policy.generate([ask()])
+    policy.close()
+    policy.close()
+    with pytest.raises(UsageError, match="closed"):
+        policy.generate([ask()])
+
+
+def test_identity_holds_neither_key_nor_address(server):
+    policy = server.policy(api_key="secret")
+    assert policy.identity() == {"backend": "openai-compatible", "model": "tiny"}
 
 
 @pytest.mark.parametrize(
     ("settings", "named"),
-    [({"concurrency": 0}, "concurrency"), ({"timeout_s": 0}, "timeout_s"), ({"retries": -1}, "retries")],
+    [
+        ({"concurrency": 0}, "concurrency"),
+        ({"timeout_s": 0}, "timeout_s"),
+        ({"retries": -1}, "retries"),
+        ({"requests_per_minute": 0.5}, "requests_per_minute"),
+        ({"tokens_per_minute": -1}, "tokens_per_minute"),
+    ],
 )
 def test_settings_outside_their_range(settings, named):
     with pytest.raises(UsageError, match=named):

@@ -1,6 +1,8 @@
+import asyncio
+
 import pytest
 
-from reasonflux_prm.errors import PolicyError, UsageError
+from reasonflux_prm.errors import PolicyError, PolicyStopped, UsageError
 from reasonflux_prm.policy.base import Completion, Message, Request
 from reasonflux_prm.policy.scripted import ScriptedPolicy
 
@@ -32,6 +34,19 @@ def test_a_callable_sees_the_whole_request_and_may_answer_with_an_error():
     policy = ScriptedPolicy(lambda request: refusal if request.seed == 1 else f"seed {request.seed}", name="oracle")
     assert policy.generate([ask("a", seed=1), ask("a", seed=2)]) == [refusal, [Completion("seed 2")]]
     assert policy.name == "oracle"
+
+
+def test_a_stop_is_raised_by_both_ways_of_asking():
+    policy = ScriptedPolicy({"a": PolicyStopped("budget"), "b": "fine"})
+    with pytest.raises(PolicyStopped, match="budget"):
+        policy.generate([ask("b"), ask("a")])
+    with pytest.raises(PolicyStopped, match="budget"):
+        asyncio.run(policy.ask(ask("a")))
+    assert asyncio.run(policy.ask(ask("b"))) == [Completion("fine")]
+
+
+def test_identity_is_the_name():
+    assert ScriptedPolicy({}, "oracle").identity() == {"backend": "scripted", "model": "oracle"}
 
 
 @pytest.mark.parametrize(

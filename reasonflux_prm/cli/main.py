@@ -21,12 +21,17 @@ from reasonflux_prm.errors import ReasonFluxError
 PROGRAM: Final = "reasonflux-prm"
 COMMANDS: Final[Mapping[str, str]] = {
     "score": "score traces: a reward for every step and every trace",
+    "label": "make reward labels: terms of every step, and training targets",
+    "label combine": "make other targets of the terms in a label file",
+    "label export": "write labels as training rows of other tools",
     "best-of-n": "pick the best of several candidates of each problem",
-    "view": "look at scored traces, in the terminal or as one HTML file",
+    "search": "search for answers with a policy: sample, stop early, or step by step",
+    "evaluate": "measure what choosing among N candidates buys on a benchmark",
+    "view": "look at scored or labelled traces, in the terminal or as one HTML file",
     "models": "list, fetch, verify and find PRMs",
     "demo": "score and rank packaged sample traces, and show what to run next",
 }
-"""Each command and what it does; `reasonflux_prm.cli.NAME` holds it."""
+"""Each command, of one word or two, and what it does; `reasonflux_prm.cli.NAME` holds it."""
 
 INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
@@ -46,9 +51,11 @@ class Command(Protocol):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    chosen = top_parser().parse_args(given[:1])
-    command = load_command(chosen.command)
-    parsed = command_parser(chosen.command, command).parse_args(given[1:])
+    top_parser().parse_args(given[:1])
+    words = 2 if " ".join(given[:2]) in COMMANDS else 1
+    name = " ".join(given[:words])
+    command = load_command(name)
+    parsed = command_parser(name, command).parse_args(given[words:])
     _show_log()
     try:
         return command.run(parsed)
@@ -69,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def load_command(name: str) -> Command:
     """Import the module of a command."""
-    return cast(Command, import_module(f"reasonflux_prm.cli.{name.replace('-', '_')}"))
+    return cast(Command, import_module(f"reasonflux_prm.cli.{name.replace('-', '_').replace(' ', '_')}"))
 
 
 def top_parser() -> argparse.ArgumentParser:

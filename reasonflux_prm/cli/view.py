@@ -1,7 +1,7 @@
-"""Look at scored traces: every step coloured by its reward.
+"""Look at scored or labelled traces: every step coloured by its reward or target, of labels every term.
 
-SCORED is what `reasonflux-prm score` wrote. Without -o the traces are printed; with it they become one HTML file that
-opens anywhere, without a network.
+RECORDS is what `reasonflux-prm score` or `reasonflux-prm label` wrote. Without -o the traces are printed; with it they
+become one HTML file that opens anywhere, without a network.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from rich.console import Console
 from reasonflux_prm.cli.console import say
 from reasonflux_prm.cli.options import count
 from reasonflux_prm.errors import InputError
-from reasonflux_prm.records import Reject, ScoredTrace
+from reasonflux_prm.labels.files import is_labelled, labelled_of
+from reasonflux_prm.records import Reject
 from reasonflux_prm.traces.sources import open_source
-from reasonflux_prm.traces.write import read_scored
+from reasonflux_prm.traces.write import scored_of
 from reasonflux_prm.viewer.html import write_report
+from reasonflux_prm.viewer.records import Record
 from reasonflux_prm.viewer.terminal import show
 
 
@@ -29,7 +31,7 @@ from reasonflux_prm.viewer.terminal import show
 class ViewConfig:
     """The arguments of `view`."""
 
-    scored: str
+    records: str
     output: Path | None
     picks: str | None
     ids: frozenset[str]
@@ -40,31 +42,31 @@ class ViewConfig:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `view`."""
-    parser.add_argument("scored", metavar="SCORED", help="scored traces, or - for a pipe")
+    parser.add_argument("records", metavar="RECORDS", help="scored or labelled traces, or - for a pipe")
     parser.add_argument("-o", "--output", metavar="REPORT.html", help="the HTML file; without it, print")
     parser.add_argument("--picks", metavar="PICKS", help="mark the picks that `reasonflux-prm best-of-n` wrote")
     parser.add_argument("--id", action="append", metavar="ID", help="only the trace of this id; can be repeated")
     parser.add_argument("--limit", type=count, metavar="N", help="the first N traces only")
     parser.add_argument("--step-lines", type=count, metavar="N", help="print at most N lines of a step")
-    parser.add_argument("--title", help="heading of the HTML file; default the name of SCORED")
+    parser.add_argument("--title", help="heading of the HTML file; default the name of RECORDS")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print or write."""
     config = ViewConfig(
-        arguments.scored,
+        arguments.records,
         None if arguments.output is None else Path(arguments.output),
         arguments.picks,
         frozenset(arguments.id or ()),
         arguments.limit,
         arguments.step_lines,
-        arguments.title or Path(arguments.scored).name,
+        arguments.title or Path(arguments.records).name,
     )
     picks = _picks(config.picks) if config.picks else None
     chosen = _chosen(config)
     first = next(chosen, None)
     if config.ids and first is None:
-        raise InputError(f"{config.scored} has no trace with the id {shlex.join(sorted(config.ids))}")
+        raise InputError(f"{config.records} has no trace with the id {shlex.join(sorted(config.ids))}")
     traces = chain([first] if first else [], chosen)
     if config.output is None:
         show(traces, Console(), picks=picks, step_lines=config.step_lines)
@@ -75,9 +77,16 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _chosen(config: ViewConfig) -> Iterator[ScoredTrace]:
-    scored = (record for record in read_scored(config.scored) if not config.ids or record.trace.id in config.ids)
-    return islice(scored, config.limit)
+def _chosen(config: ViewConfig) -> Iterator[Record]:
+    records = (record for record in _read(config.records) if not config.ids or record.trace.id in config.ids)
+    return islice(records, config.limit)
+
+
+def _read(path: str) -> Iterator[Record]:
+    for row in open_source(path):
+        if isinstance(row, Reject):
+            raise InputError(f"{row.file}:{row.line}: {row.reason}")
+        yield labelled_of(row) if is_labelled(row.columns) else scored_of(row)
 
 
 def _picks(path: str) -> dict[str, str]:

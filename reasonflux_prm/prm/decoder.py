@@ -6,7 +6,7 @@ attention is called once a sequence and everything else runs on all T tokens at 
 same call appends to what the caches hold.
 
 Departures from the published implementations, none of which changes a score beyond rounding:
-- q, k and v are one matrix product, and so are gate and up;
+- q, k and v are one matrix product;
 - the rows of q and k are reordered at load so that rotary embedding is one complex product (a rotation of the pairs
   (2i, 2i+1) instead of (i, i + head_dim/2); q.k is the same sum in another order);
 - in float32 the weight of each norm is folded into the matrix that follows it.
@@ -54,13 +54,13 @@ class Layer:
         self.k_norm = take("self_attn.k_norm.weight")[order] if config.qk_norm else None
         self.out = take("self_attn.o_proj.weight")
         self.out_bias = take("self_attn.o_proj.bias") if config.out_bias else None
-        self.gate_up = torch.cat([take("mlp.gate_proj.weight"), take("mlp.up_proj.weight")])
+        self.gate, self.up = take("mlp.gate_proj.weight"), take("mlp.up_proj.weight")
         self.down = take("mlp.down_proj.weight")
         self.norm1: Tensor | None = take("input_layernorm.weight")
         self.norm2: Tensor | None = take("post_attention_layernorm.weight")
         if self.qkv.dtype == torch.float32:
             self.qkv, self.norm1 = self.qkv * self.norm1, None
-            self.gate_up, self.norm2 = self.gate_up * self.norm2, None
+            self.gate, self.up, self.norm2 = self.gate * self.norm2, self.up * self.norm2, None
 
     def __call__(
         self, x: Tensor, rotation: Tensor, starts: Sequence[int], caches: Sequence[KVCache] | None, index: int
@@ -70,10 +70,9 @@ class Layer:
         attended = self.attend(F.rms_norm(x, d, self.norm1, eps), rotation, starts, caches, index)
         _add_product(x, attended, self.out, self.out_bias)
         normed = F.rms_norm(x, d, self.norm2, eps)
-        for rows, inputs in zip(_blocks(x), _blocks(normed), strict=True):
-            # Features first, tokens second: gate and up lie apart, and CPUs multiply this way round faster.
-            gate, up = (self.gate_up @ inputs.T).chunk(2)
-            _add_product(rows, F.silu(gate, inplace=True).mul_(up).T, self.down, None)
+        # Two products, not one and its halves: what they give lies apart in memory.
+        gate, up = F.linear(normed, self.gate), F.linear(normed, self.up)
+        _add_product(x, F.silu(gate, inplace=True).mul_(up), self.down, None)
 
     def attend(
         self, x: Tensor, rotation: Tensor, starts: Sequence[int], caches: Sequence[KVCache] | None, index: int
@@ -217,11 +216,6 @@ def _causal_attention(q: Tensor, keys: Tensor, values: Tensor, past: int) -> Ten
         enable_gqa=q.shape[1] != keys.shape[1],
     )
     return out.squeeze(0).transpose(0, 1)
-
-
-def _blocks(x: Tensor) -> tuple[Tensor, ...]:
-    """Cut `x (T, d)` into what goes through the feed-forward network at once: on a CPU as much as its caches hold."""
-    return torch.split(x, 512 if x.device.type == "cpu" else max(len(x), 1))
 
 
 def _add_product(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor | None) -> None:

@@ -48,6 +48,8 @@ class Manifest:
     versions: Mapping[str, str] = field(default_factory=_versions)
     """Version of the package, of Python, and of torch if it was loaded."""
     schema: int = SCHEMA
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """What else there is to say of the run, as JSON values: reasons, cost. Left out of the file if there is nothing."""
 
 
 def write_manifest(manifest: Manifest, output: str | Path) -> Path:
@@ -60,7 +62,10 @@ def write_manifest(manifest: Manifest, output: str | Path) -> Path:
         OutputError: The file could not be written.
     """
     path = side_path(Path(output), MANIFEST_SUFFIX)
-    text = json.dumps({"schema": manifest.schema, **asdict(manifest)}, ensure_ascii=False, allow_nan=False, indent=2)
+    content = {"schema": manifest.schema, **asdict(manifest)}
+    if not manifest.details:
+        del content["details"]
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, indent=2)
     with atomic_path(path) as part, writing(path):
         part.write_text(f"{text}\n", encoding="utf-8")
     return path
@@ -87,7 +92,7 @@ def read_manifest(output: str | Path) -> Manifest:
             "upgrade reasonflux-prm"
         )
     names = {known.name for known in fields(Manifest)}
-    if content.keys() != names:
+    if content.keys() | {"details"} != names:
         raise InputError(
             f"expected the manifest {path} to have {', '.join(sorted(names))}, got {', '.join(sorted(content))}"
         )

@@ -31,7 +31,7 @@ TRACE_COLUMNS: Final = (
 )
 SCORE_COLUMNS: Final = ("status", "steps", "trajectory_reward", "reward", "prm", "tokens", "overflow", "note")
 """What a scored row has in front of the trace's own columns."""
-LABEL_COLUMNS: Final = ("status", "steps", "trajectory", "formula")
+LABEL_COLUMNS: Final = ("status", "steps", "trajectory", "formula", "note")
 """What a row of labels has in front of the trace's own columns."""
 RESERVED: Final = frozenset((*TRACE_COLUMNS, *SCORE_COLUMNS, *LABEL_COLUMNS))
 

@@ -195,11 +195,20 @@ def read_scored(path: str | Path) -> Iterator[ScoredTrace]:
     for row in open_source(path):
         if isinstance(row, Reject):
             raise InputError(f"{row.file}:{row.line}: {row.reason}")
-        try:
-            yield _scored(row)
-        except (InputError, KeyError, TypeError, ValueError) as error:
-            reason = error if isinstance(error, InputError) else f"expected a scored trace, got a wrong {error}"
-            raise InputError(f"{row.file}:{row.line}: {reason}") from error
+        yield scored_of(row)
+
+
+def scored_of(row: Row) -> ScoredTrace:
+    """Return the scored trace that a row holds.
+
+    Raises:
+        InputError: It holds none.
+    """
+    try:
+        return _scored(row)
+    except (InputError, KeyError, TypeError, ValueError) as error:
+        reason = error if isinstance(error, InputError) else f"expected a scored trace, got a wrong {error}"
+        raise InputError(f"{row.file}:{row.line}: {reason}") from error
 
 
 def _scored(row: Row) -> ScoredTrace:

@@ -1,1 +1,1 @@
-"""Scored traces to look at: in the terminal (`terminal.show`) and as one HTML file (`html.write_report`)."""
+"""Scored and labelled traces to look at: in the terminal (`terminal.show`), as one HTML file (`html.write_report`)."""

@@ -1,4 +1,4 @@
-"""One self-contained HTML file of scored traces: no network, no fonts, no scripts from elsewhere.
+"""One self-contained HTML file of scored or labelled traces: no network, no fonts, no scripts from elsewhere.
 
 How the file is built
     shell (markup, style) | rows, texts | rows, texts | ... | summary | script
@@ -27,12 +27,15 @@ from importlib.resources import files
 from pathlib import Path
 from typing import IO, Any
 
-from reasonflux_prm.records import Part, PRMIdentity, ScoredTrace, Status
+from reasonflux_prm.records import Part, PRMIdentity, Term
 from reasonflux_prm.traces.write import atomic_path
+from reasonflux_prm.viewer.records import Record, Shown, shown
 
 SCHEMA = 1
 BLOCK_CHARACTERS = 400_000
-"""Trace text in one block; a longer trace has a block of its own."""
+"""Text in one block; a longer trace has a block of its own."""
+TERM_CHARACTERS = 60
+"""What a term of a label counts for."""
 OPENING_CHARACTERS = 200
 """How much of a problem the lists show (and search)."""
 META_CHARACTERS = 300
@@ -70,19 +73,20 @@ class _Tally:
     traces: int = 0
     steps: int = 0
     picks: int = 0
+    labelled: int = 0
     by_status: Counter[str] = field(default_factory=Counter)
-    prms: dict[PRMIdentity, int] = field(default_factory=dict)
+    makers: dict[PRMIdentity | str, int] = field(default_factory=dict)
 
 
 def write_report(
-    scored: Iterable[ScoredTrace], path: Path | str, *, title: str, picks: Mapping[str, str] | None = None
+    records: Iterable[Record], path: Path | str, *, title: str, picks: Mapping[str, str] | None = None
 ) -> ReportStats:
-    """Write scored traces as one HTML file that opens anywhere, also from a disk without a network.
+    """Write scored or labelled traces as one HTML file that opens anywhere, also from a disk without a network.
 
-    Rewards are stored with six significant digits. Memory is constant in the number of traces.
+    Numbers are stored with six significant digits. Memory is constant in the number of traces.
 
     Args:
-        scored: The records, read once, shown in this order until the reader sorts them.
+        records: Read once, shown in this order until the reader sorts them.
         path: The file to write; it appears whole or not at all.
         title: Heading of the page.
         picks: For each group (`Trace.group`) the id of the trace that was picked.
@@ -91,37 +95,46 @@ def write_report(
         OutputError: The file could not be written.
     """
     with atomic_path(path) as beside, beside.open("wb") as file:
-        tally = _write(file, scored, title, picks or {})
+        tally = _write(file, records, title, picks or {})
         size = file.tell()
     return ReportStats(tally.traces, dict(tally.by_status), tally.steps, tally.picks, size)
 
 
-def _write(file: IO[bytes], scored: Iterable[ScoredTrace], title: str, picks: Mapping[str, str]) -> _Tally:
+def _write(file: IO[bytes], records: Iterable[Record], title: str, picks: Mapping[str, str]) -> _Tally:
     tally = _Tally()
     shell, end = _shell(title)
     file.write(shell.encode())
-    for block in _blocks(scored, picks, tally):
+    for block in _blocks(shown(records), picks, tally):
         file.write(_element("rows", _columns(block.rows)))
         file.write(_element("texts", block.texts))
-    summary = {"schema": SCHEMA, "title": title, "traces": tally.traces, "prms": [asdict(prm) for prm in tally.prms]}
+    summary = {
+        "schema": SCHEMA,
+        "kind": "labels" if tally.labelled else "scored",
+        "title": title,
+        "traces": tally.traces,
+        "prms": [asdict(maker) for maker in tally.makers if isinstance(maker, PRMIdentity)],
+        "formulas": [maker for maker in tally.makers if isinstance(maker, str)],
+    }
     file.write(_element("summary", summary))
     file.write(end.encode())
     return tally
 
 
-def _blocks(scored: Iterable[ScoredTrace], picks: Mapping[str, str], tally: _Tally) -> Iterator[_Block]:
+def _blocks(records: Iterable[Shown], picks: Mapping[str, str], tally: _Tally) -> Iterator[_Block]:
     block = _Block()
-    for record in scored:
+    for record in records:
         trace = record.trace
         picked = trace.group is not None and picks.get(trace.group) == trace.id
-        prm = tally.prms.setdefault(record.prm, len(tally.prms))
-        block.rows.append(_row(record, prm, picked))
+        maker = tally.makers.setdefault(record.maker, len(tally.makers))
+        block.rows.append(_row(record, maker, picked))
         block.texts.append(_texts(record))
         block.characters += len(trace.problem) + len(trace.thinking) + len(trace.response)
+        block.characters += TERM_CHARACTERS * sum(map(len, record.step_terms))
         tally.traces += 1
         tally.steps += len(record.steps)
         tally.picks += picked
-        tally.by_status[str(record.status)] += 1
+        tally.labelled += record.labelled
+        tally.by_status[record.status] += 1
         if block.characters >= BLOCK_CHARACTERS:
             yield block
             block = _Block()
@@ -129,16 +142,17 @@ def _blocks(scored: Iterable[ScoredTrace], picks: Mapping[str, str], tally: _Tal
         yield block
 
 
-def _row(record: ScoredTrace, prm: int, picked: bool) -> dict[str, Any]:
+def _row(record: Shown, maker: int, picked: bool) -> dict[str, Any]:
     """What the lists and charts need of one trace."""
     trace = record.trace
     return {
         "id": trace.id,
         "problem": " ".join(trace.problem[: 4 * OPENING_CHARACTERS].split())[:OPENING_CHARACTERS],
-        "status": str(record.status),
-        "reward": _number(record.reward) if record.status is Status.SCORED else None,
-        "trajectory": _number(record.trajectory_reward),
-        "steps": [_number(reward) for reward in record.step_rewards],
+        "status": record.status,
+        "good": record.good,
+        "reward": _number(record.overall),
+        "trajectory": _number(record.trajectory),
+        "steps": [_number(value) for value in record.values],
         "thinking": sum(step.part == "thinking" for step in record.steps),
         "tokens": record.tokens,
         "correct": trace.correct,
@@ -146,11 +160,12 @@ def _row(record: ScoredTrace, prm: int, picked: bool) -> dict[str, Any]:
         "policy": trace.policy,
         "group": trace.group,
         "pick": picked,
-        "prm": prm,
+        "prm": None if record.labelled else maker,
+        "formula": maker if record.labelled else None,
     }
 
 
-def _texts(record: ScoredTrace) -> dict[str, Any]:
+def _texts(record: Shown) -> dict[str, Any]:
     """What the page of one trace needs besides its row."""
     trace = record.trace
     labels = list(trace.step_labels) if trace.steps == record.steps else []
@@ -162,6 +177,8 @@ def _texts(record: ScoredTrace) -> dict[str, Any]:
         "closed": trace.thinking_closed,
         "answer": trace.answer,
         "labels": labels,
+        "terms": [_terms(terms) for terms in record.step_terms],
+        "trajectory": _terms(record.trajectory_terms or {}),
         "overflow": record.overflow,
         "note": record.note,
         "meta": {name: value for name, value in meta.items() if value is not None},
@@ -169,7 +186,11 @@ def _texts(record: ScoredTrace) -> dict[str, Any]:
     }
 
 
-def _pieces(record: ScoredTrace, part: Part) -> list[tuple[str, int]]:
+def _terms(terms: Mapping[str, Term]) -> list[tuple[str, float | None, str | None]]:
+    return [(name, _number(term.value), term.reason) for name, term in terms.items()]
+
+
+def _pieces(record: Shown, part: Part) -> list[tuple[str, int]]:
     """One part as (text, index of its step): -1 is text that no step covers.
 
     The text is cut here because offsets count code points, and the strings of a browser are made of UTF-16 units.

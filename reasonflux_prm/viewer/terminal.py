@@ -1,4 +1,4 @@
-"""Scored traces in the terminal: every step with its reward, coloured from red over yellow to green.
+"""Scored and labelled traces in the terminal: every step with its reward or target, from red over yellow to green.
 
 The number is always printed, so nothing depends on colour. Trace text comes from models and strangers: it is printed as
 text, never as markup, and what could steer a terminal (escape sequences, bidirectional overrides) is made visible.
@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
-from reasonflux_prm.records import ScoredTrace, Status
+from reasonflux_prm.records import Term
+from reasonflux_prm.viewer.records import Record, Shown, shown_of
 
 _RED, _YELLOW, _GREEN = (214, 96, 77), (232, 196, 88), (102, 178, 110)
 _MARGIN = 9
@@ -25,7 +26,7 @@ _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u2
 
 
 def show(
-    scored: Iterable[ScoredTrace],
+    records: Iterable[Record],
     console: Console,
     *,
     limit: int | None = None,
@@ -33,10 +34,10 @@ def show(
     picks: Mapping[str, str] | None = None,
     step_lines: int | None = None,
 ) -> int:
-    """Print scored traces and return how many were printed.
+    """Print scored or labelled traces and return how many were printed; of a label, every term with its reason.
 
     Args:
-        scored: The records; they are read only as far as `limit` or `ids` ask.
+        records: They are read only as far as `limit` or `ids` ask.
         console: Where to print. Without colour the page reads the same.
         limit: At most this many traces; None prints all.
         ids: Print only traces with these ids; empty prints all.
@@ -44,12 +45,12 @@ def show(
         step_lines: Lines of one step that are printed before the rest is counted; None prints all.
     """
     wanted = set(ids)
-    chosen = (record for record in scored if not wanted or record.trace.id in wanted)
-    shown = 0
+    chosen = (record for record in records if not wanted or record.trace.id in wanted)
+    printed = 0
     for record in islice(chosen, limit):
-        _show_one(record, console, picks or {}, step_lines)
-        shown += 1
-    return shown
+        _show_one(shown_of(record), console, picks or {}, step_lines)
+        printed += 1
+    return printed
 
 
 def visible(text: str) -> str:
@@ -57,7 +58,7 @@ def visible(text: str) -> str:
     return _STEERING.sub(lambda found: f"<U+{ord(found.group()):04X}>", text.replace("\r\n", "\n"))
 
 
-def _show_one(record: ScoredTrace, console: Console, picks: Mapping[str, str], step_lines: int | None) -> None:
+def _show_one(record: Shown, console: Console, picks: Mapping[str, str], step_lines: int | None) -> None:
     trace = record.trace
     picked = trace.group is not None and picks.get(trace.group) == trace.id
     name = _line(trace.id, console)
@@ -66,34 +67,41 @@ def _show_one(record: ScoredTrace, console: Console, picks: Mapping[str, str], s
     console.print(_summary(record, picked, console), soft_wrap=True)
     if trace.problem.strip():
         _print_block(console, "", Style(), Text(_safe(trace.problem.strip(), console), "italic"), step_lines)
-    if record.status is not Status.SCORED:
+    if not record.good:
         reason = f": {_line(record.note, console)}" if record.note else ""
-        console.print(Text(f"not scored, {record.status}{reason}", "bold red"), soft_wrap=True)
+        verb = "labelled" if record.labelled else "scored"
+        console.print(Text(f"not {verb}, {record.status}{reason}", "bold red"), soft_wrap=True)
+    if record.trajectory_terms:
+        console.print(Text("trajectory", "bold"))
+        _print_terms(record.trajectory_terms, console, step_lines)
     span = _span(record)
     part = None
-    for step, reward in zip(record.steps, record.step_rewards, strict=True):
+    for index, (step, value) in enumerate(zip(record.steps, record.values, strict=True)):
         if step.part != part:
             part = step.part
             cut = part == "thinking" and not trace.thinking_closed
             console.print(Text(part + (", cut off before its end" if cut else ""), "bold"))
         text = trace.text(step.part)[step.start : step.stop].strip() or "(white space only)"
-        _print_block(console, _number(reward), _colour(reward, span), Text(_safe(text, console)), step_lines)
+        _print_block(console, _number(value), _colour(value, span), Text(_safe(text, console)), step_lines)
+        if record.labelled:
+            _print_terms(record.step_terms[index], console, step_lines)
     if span is not None and span != (0.0, 1.0):
         low, high = span
         console.print(Text(f"colours: {low:.3f} (red) to {high:.3f} (green), 5-95% of this trace's steps", "dim"))
     console.print()
 
 
-def _summary(record: ScoredTrace, picked: bool, console: Console) -> Text:
+def _summary(record: Shown, picked: bool, console: Console) -> Text:
     trace = record.trace
     verdict = {True: "right", False: "wrong", None: None}[trace.correct]
-    rewards = f"reward {_number(record.reward)}  trajectory {_number(record.trajectory_reward)}"
+    overall = "mean target" if record.labelled else "reward"
+    rewards = f"{overall} {_number(record.overall)}  trajectory {_number(record.trajectory)}"
     facts = [
         verdict,
         trace.source,
         trace.policy,
         f"{len(record.steps)} steps",
-        f"{record.tokens} tokens",
+        str(record.maker) if record.labelled else f"{record.tokens} tokens",
         record.overflow,
     ]
     line = ", ".join(_line(fact, console) for fact in facts if fact)
@@ -111,6 +119,20 @@ def _print_block(console: Console, value: str, colour: Style, body: Text, most: 
         console.print(Text.assemble((margin, colour), " ", line), soft_wrap=True)
 
 
+def _print_terms(terms: Mapping[str, Term], console: Console, most: int | None) -> None:
+    """Print terms, each beginning on a line of its own, with what there is to say of it beside it."""
+    width = max((cell_len(_line(name, console)) for name in terms), default=0)
+    for name, term in terms.items():
+        said = f"{' ' * _MARGIN} {_line(name, console):{width}} {_number(term.value):>7}  "
+        room = max(20, console.width - cell_len(said) - 1)
+        reasons = list(Text(_safe(term.reason or "", console)).wrap(console, room))
+        shown = reasons if most is None else reasons[:most]
+        for index, reason in enumerate(shown or [Text()]):
+            before = said if index == 0 else " " * cell_len(said)
+            cut = " ..." if index == len(shown) - 1 < len(reasons) - 1 else ""
+            console.print(Text.assemble(before, reason, cut, style="dim"), soft_wrap=True)
+
+
 def _line(text: str, console: Console) -> str:
     return _safe(text, console).replace("\n", " ")
 
@@ -124,9 +146,9 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _span(record: ScoredTrace) -> tuple[float, float] | None:
-    """The rewards at the red and the green end: [0, 1], or where the steps leave it, their 5% and 95% points."""
-    known = sorted(reward for reward in record.step_rewards if reward is not None)
+def _span(record: Shown) -> tuple[float, float] | None:
+    """The values at the red and the green end: [0, 1], or where the steps leave it, their 5% and 95% points."""
+    known = sorted(value for value in record.values if value is not None)
     if not known:
         return None
     if known[0] >= 0 and known[-1] <= 1:
@@ -135,11 +157,11 @@ def _span(record: ScoredTrace) -> tuple[float, float] | None:
     return known[round(0.05 * last)], known[round(0.95 * last)]
 
 
-def _colour(reward: float | None, span: tuple[float, float] | None) -> Style:
-    if reward is None or span is None:
+def _colour(value: float | None, span: tuple[float, float] | None) -> Style:
+    if value is None or span is None:
         return Style(dim=True)
     low, high = span
-    at = min(1.0, max(0.0, (reward - low) / (high - low))) if high > low else 0.5
+    at = min(1.0, max(0.0, (value - low) / (high - low))) if high > low else 0.5
     start, end, share = (_RED, _YELLOW, 2 * at) if at < 0.5 else (_YELLOW, _GREEN, 2 * at - 1)
     red, green, blue = (round(a + (b - a) * share) for a, b in zip(start, end, strict=True))
     return Style(color="black", bgcolor=Color.from_rgb(red, green, blue))

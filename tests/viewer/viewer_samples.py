@@ -7,7 +7,17 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-from reasonflux_prm.records import Part, PRMIdentity, ScoredTrace, Status, Step, Trace
+from reasonflux_prm.records import (
+    LabelledTrace,
+    LabelStatus,
+    Part,
+    PRMIdentity,
+    ScoredTrace,
+    Status,
+    Step,
+    Term,
+    Trace,
+)
 
 PRM = PRMIdentity("tiny", "0123456789ab", "native", "causal", "mean", 1.0)
 
@@ -74,3 +84,58 @@ def hostile() -> Iterator[ScoredTrace]:
         record = scored(f"{text}{i}", [(text, 0.1), (text, None)], [(text, 0.9)], meta=meta, **names)
         yield record
         yield dataclasses.replace(record, status=Status.FAILED, reward=None, note=text, overflow=text)
+
+
+def labelled(name: str, texts: list[tuple[str, float | None]], **fields: Any) -> LabelledTrace:
+    """A label out of (text, target) steps of the thinking, with terms of every kind; `fields` are the trace's own."""
+    record = scored(name, texts, [("So it is.", None)], **fields)
+    targets = (*(target for _, target in texts), None)
+    return LabelledTrace(
+        trace=record.trace,
+        status=LabelStatus.LABELLED,
+        steps=record.steps,
+        step_terms=tuple(
+            {
+                "alignment_max": Term(0.125 * index),
+                "coherence": Term(-3.5, "longer than the encoder's window"),
+                "quality": Term(target, None if target is not None else f"no checkable claim in step {index}"),
+            }
+            for index, target in enumerate(targets)
+        ),
+        targets=targets,
+        trajectory_terms={"trajectory": Term(0.75), "lift": Term(None, "there is no control")},
+        trajectory_target=0.75,
+        formula="bounded softmax(alignment_max, quality, coherence)",
+    )
+
+
+def unlabelled(name: str) -> LabelledTrace:
+    """A trace that could not be labelled."""
+    record = labelled(name, [("x", None)])
+    return dataclasses.replace(
+        record, status=LabelStatus.FAILED, targets=(None, None), trajectory_target=None, note="quality: it broke"
+    )
+
+
+def many_labels(count: int) -> Iterator[LabelledTrace]:
+    """`count` labels of ten steps, made as they are asked for."""
+    rng = random.Random(0)
+    for i in range(count):
+        yield labelled(f"t{i}", [(f"Step {k} of trace {i}.\n\n", round(rng.random(), 6)) for k in range(9)])
+
+
+def hostile_labels() -> Iterator[LabelledTrace]:
+    """Labels that put every hostile string into every place a string can be."""
+    for record, text in zip(hostile(), (text for text in HOSTILE for _ in range(2)), strict=True):
+        terms = {text: Term(0.5, text), "none": Term(None, text)}
+        yield LabelledTrace(
+            record.trace,
+            LabelStatus.LABELLED if record.status is Status.SCORED else LabelStatus.FAILED,
+            record.steps,
+            (terms,) * len(record.steps),
+            record.step_rewards,
+            terms,
+            0.5,
+            text,
+            text,
+        )

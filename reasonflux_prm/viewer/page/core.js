@@ -3,6 +3,8 @@
 const SVG = "http://www.w3.org/2000/svg";
 const STATUS = {
   scored: "scored",
+  labelled: "labelled",
+  "no-target": "no target",
   "no-steps": "no steps",
   "too-long": "too long",
   "no-room": "no room",
@@ -10,6 +12,33 @@ const STATUS = {
   "out-of-memory": "out of memory",
   failed: "failed",
 };
+
+/** What the numbers of a report are called: a PRM gives rewards, a label has targets. */
+const WORDS = {
+  scored: {
+    overall: "Reward",
+    trajectory: "Trajectory reward",
+    column: "Trajectory",
+    step: "reward",
+    steps: "step rewards",
+    mean: "Mean step reward",
+    done: "scored",
+    without: "without a reward",
+    scale: "Colours of the step rewards",
+  },
+  labels: {
+    overall: "Mean target",
+    trajectory: "Trajectory target",
+    column: "Trajectory",
+    step: "target",
+    steps: "targets",
+    mean: "Mean target",
+    done: "labelled",
+    without: "without a target",
+    scale: "Colours of the targets",
+  },
+};
+const words = () => WORDS[report.summary.kind];
 
 /** All that the views share. A row is one trace without its words; words come in blocks, on demand. */
 const report = { rows: [], blocks: [], summary: null, groups: [], scale: null };

@@ -10,7 +10,7 @@ function curve(host, row, { height = 150, picked = null, hovered = null, labels 
   let place = null;
   const known = present(row.steps);
   if (!known.length) {
-    host.replaceChildren(h("p", { class: "soft small" }, "This trace has no step rewards."));
+    host.replaceChildren(h("p", { class: "soft small" }, `This trace has no ${words().steps}.`));
     return { mark: () => {} };
   }
   const [low, high] = domain(known);
@@ -73,7 +73,7 @@ function curveDrawing(row, box, { x, y, low, high, labels }) {
     viewBox: `0 0 ${width} ${height}`,
     height,
     role: "img",
-    "aria-label": `Reward of each of ${n} steps: from ${fmt(Math.min(...known))} to ${fmt(Math.max(...known))}, mean ${fmt(mean(known))}`,
+    "aria-label": `The ${words().step} of each of ${n} steps: from ${fmt(Math.min(...known))} to ${fmt(Math.max(...known))}, mean ${fmt(mean(known))}`,
   });
   if (row.thinking < n && row.thinking > 0) {
     const edge = x(row.thinking - 0.5);

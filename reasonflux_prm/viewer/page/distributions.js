@@ -9,13 +9,13 @@ const HUES = [
   ["#9c4f7c", "#e29cc6"],
 ];
 const MEASURES = {
-  reward: { label: "Reward", of: (row) => (row.reward === null ? [] : [row.reward]), unit: "trace" },
+  reward: { label: () => words().overall, of: (row) => (row.reward === null ? [] : [row.reward]), unit: "trace" },
   trajectory: {
-    label: "Trajectory reward",
+    label: () => words().trajectory,
     of: (row) => (row.trajectory === null ? [] : [row.trajectory]),
     unit: "trace",
   },
-  steps: { label: "Step rewards", of: (row) => present(row.steps), unit: "step" },
+  steps: { label: () => words().steps[0].toUpperCase() + words().steps.slice(1), of: (row) => present(row.steps), unit: "step" },
   thinking: { label: "Thinking steps", of: (row) => present(row.steps.slice(0, row.thinking)), unit: "step" },
   response: { label: "Response steps", of: (row) => present(row.steps.slice(row.thinking)), unit: "step" },
 };
@@ -97,7 +97,7 @@ function histogram(host, read, sets, [low, high]) {
       viewBox: `0 0 ${width} ${height}`,
       height,
       role: "img",
-      "aria-label": `Histogram of ${MEASURES[spread.measure].label.toLowerCase()}; the table below has the numbers`,
+      "aria-label": `Histogram of ${labelOf(MEASURES[spread.measure]).toLowerCase()}; the table below has the numbers`,
     });
     for (const share of [0, top / 2, top]) {
       drawing.append(
@@ -173,7 +173,7 @@ function numbersTable(sets) {
         h(
           "tr",
           {},
-          [SPLITS[spread.by].label, MEASURES[spread.measure].unit + "s", "mean", "median", "5%", "95%", ""].map(
+          [labelOf(SPLITS[spread.by]), MEASURES[spread.measure].unit + "s", "mean", "median", "5%", "95%", ""].map(
             (text) => h("th", { scope: "col" }, text),
           ),
         ),
@@ -217,13 +217,13 @@ function distributionsView(main) {
           },
         },
         Object.entries(options).map(([name, option]) =>
-          h("option", { value: name, selected: spread[key] === name }, option.label),
+          h("option", { value: name, selected: spread[key] === name }, labelOf(option)),
         ),
       ),
     );
   const draw = () => {
     const sets = categories();
-    if (!sets.length) return body.replaceChildren(h("p", { class: "nothing" }, "No trace here has this reward."));
+    if (!sets.length) return body.replaceChildren(h("p", { class: "nothing" }, `No trace here has such a ${words().step}.`));
     let low = Math.min(...sets.map((set) => set.values[0]));
     let high = Math.max(...sets.map((set) => set.values.at(-1)));
     if (low >= 0 && high <= 1) [low, high] = [0, 1];

@@ -176,7 +176,7 @@ function lane(row, rank, texts) {
   const chart = h("div", { class: "curve" });
   const blocks = (pieces) =>
     pieces.map(([text, index]) =>
-      stepBlock(row, text, index, texts.labels[index], () => go(`#/trace/${row.index}?step=${index + 1}`)),
+      stepBlock(row, text, index, texts, () => go(`#/trace/${row.index}?step=${index + 1}`)),
     );
   const thinking = h(
     "details",
@@ -200,7 +200,7 @@ function lane(row, rank, texts) {
         h("span", { class: "rank" }, `Rank ${rank}`),
         row.pick && h("span", { class: "badge pick" }, "pick"),
         h("span", { class: "small" }, verdict(row.correct)),
-        h("span", { class: "big" }, row.status === "scored" ? fmt(row.reward) : "–"),
+        h("span", { class: "big" }, row.good ? fmt(row.reward) : "–"),
       ),
       h(
         "div",
@@ -208,9 +208,9 @@ function lane(row, rank, texts) {
         h("a", { href: `#/trace/${row.index}`, title: row.id }, row.id),
         h("span", { class: "ell", title: row.policy }, row.policy ?? ""),
       ),
-      row.status === "scored"
+      row.good
         ? chart
-        : h("p", { class: "small mark wrong" }, `Not scored: ${statusText(row)}. ${texts.note ?? ""}`),
+        : h("p", { class: "small mark wrong" }, `Not ${words().done}: ${statusText(row)}. ${texts.note ?? ""}`),
     ),
     h(
       "div",
@@ -250,7 +250,7 @@ async function groupView(main, params, number) {
     lanes = shown.map((row, k) => lane(row, group.ranked.indexOf(row) + 1, texts[k]));
     track.replaceChildren(...lanes.map(({ node }) => node));
     more.hidden = shown.length === group.ranked.length;
-    for (const { chart, row } of lanes) if (row.status === "scored") curve(chart, row, { height: 54, labels: false });
+    for (const { chart, row } of lanes) if (row.good) curve(chart, row, { height: 54, labels: false });
     legendAt.replaceChildren(legend(draw));
   };
   const chosen = chosenOf(group);

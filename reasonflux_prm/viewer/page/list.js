@@ -5,13 +5,17 @@ const COLUMNS = [
   { key: "source", label: "Source", css: "wide" },
   { key: "policy", label: "Policy", css: "policy" },
   { key: "correct", label: "Verdict", css: "correct" },
-  { key: "reward", label: "Reward", css: "num", down: true },
-  { key: "trajectory", label: "Trajectory", css: "num", down: true },
+  { key: "reward", label: () => words().overall, css: "num", down: true },
+  { key: "trajectory", label: () => words().column, css: "num", down: true },
   { key: "steps", label: "Steps", css: "", down: true },
-  { key: "tokens", label: "Tokens", css: "num wide", down: true },
+  { key: "tokens", label: "Tokens", css: "num wide", down: true, kind: "scored" },
+  { key: "targets", label: "Targets", css: "num wide", down: true, kind: "labels" },
 ];
+const columns = () => COLUMNS.filter(({ kind }) => !kind || kind === report.summary.kind);
+const labelOf = ({ label }) => (typeof label === "function" ? label() : label);
 const VALUE = {
   steps: (row) => row.steps.length,
+  targets: (row) => present(row.steps).length,
   correct: (row) => (row.correct === null ? null : Number(row.correct)),
 };
 const FILTERS = {
@@ -113,7 +117,7 @@ function virtualList(grid, body, items, draw) {
 
 function listRow(row, position) {
   const reward =
-    row.status === "scored"
+    row.good
       ? h("span", { class: "reward" }, fmt(row.reward))
       : h("span", { class: "why" }, statusText(row));
   const under = [row.id, row.source, row.policy].filter(Boolean).join(" · ");
@@ -156,7 +160,11 @@ function listRow(row, position) {
       strip(row),
       h("span", { class: "count" }, row.steps.length),
     ),
-    h("span", { class: "num wide soft", role: "gridcell" }, row.tokens.toLocaleString("en")),
+    h(
+      "span",
+      { class: "num wide soft", role: "gridcell" },
+      (report.summary.kind === "labels" ? VALUE.targets(row) : row.tokens).toLocaleString("en"),
+    ),
   );
 }
 
@@ -197,7 +205,7 @@ function headCell(column, changed) {
     h(
       "button",
       { type: "button", "data-sort": column.key, click: () => setSort(column.key, column.down, changed) },
-      column.label,
+      labelOf(column),
     ),
   );
 }
@@ -217,21 +225,23 @@ function sorter(changed) {
         },
       },
       option("", "order of the file"),
-      COLUMNS.flatMap(({ key, label }) => [
-        option("-" + key, `${label}, high to low`),
-        option(key, `${label}, low to high`),
+      columns().flatMap((column) => [
+        option("-" + column.key, `${labelOf(column)}, high to low`),
+        option(column.key, `${labelOf(column)}, low to high`),
       ]),
     ),
   );
 }
 
 function lead() {
-  const scored = report.rows.filter((row) => row.status === "scored").length;
-  const unscored = report.rows.length - scored;
-  const about = report.summary.prms.map(
-    (prm) =>
-      `${prm.name} · ${prm.layout.replace("_", " ")} · ${prm.aggregation}, α ${prm.alpha} · revision ${prm.revision}`,
-  );
+  const good = report.rows.filter((row) => row.good).length;
+  const others = report.rows.length - good;
+  const about = report.summary.prms
+    .map(
+      (prm) =>
+        `${prm.name} · ${prm.layout.replace("_", " ")} · ${prm.aggregation}, α ${prm.alpha} · revision ${prm.revision}`,
+    )
+    .concat(report.summary.formulas);
   return h(
     "div",
     { class: "lead" },
@@ -242,8 +252,8 @@ function lead() {
       h(
         "p",
         {},
-        `${count(report.rows.length, "trace")}, ${count(scored, "scored", "scored")}` +
-          (unscored ? `, ${count(unscored, "without a reward", "without a reward")}` : ""),
+        `${count(report.rows.length, "trace")}, ${count(good, words().done, words().done)}` +
+          (others ? `, ${count(others, words().without, words().without)}` : ""),
       ),
       about.map((line) => h("p", { class: "small" }, line)),
     ),
@@ -266,7 +276,7 @@ function listView(main, params) {
   const legendAt = h("div", {});
   const rows = virtualList(grid, body, () => list.order, listRow);
   const draw = () => {
-    head.replaceChildren(...COLUMNS.map((column) => headCell(column, changed)));
+    head.replaceChildren(...columns().map((column) => headCell(column, changed)));
     grid.setAttribute("aria-rowcount", list.order.length + 1);
     found.textContent =
       list.order.length === report.rows.length

@@ -52,7 +52,7 @@ function colour(reward) {
 function strip(row, bins = 90) {
   const n = row.steps.length;
   if (!n || !present(row.steps).length) {
-    return h("span", { class: "strip empty", role: "img", "aria-label": "no step rewards" });
+    return h("span", { class: "strip empty", role: "img", "aria-label": `no ${words().steps}` });
   }
   const cells = Math.min(n, bins);
   const split = row.thinking > 0 && row.thinking < n ? Math.round((row.thinking / n) * cells) : -1;
@@ -71,7 +71,7 @@ function strip(row, bins = 90) {
   const band = h("span", {
     class: "strip",
     role: "img",
-    "aria-label": `step rewards, mean ${fmt(mean(present(row.steps)))}`,
+    "aria-label": `${words().steps}, mean ${fmt(mean(present(row.steps)))}`,
   });
   band.style.background = `linear-gradient(90deg, ${stops.join(", ")})`;
   return band;
@@ -83,7 +83,7 @@ function legend(changed) {
     return h(
       "div",
       { class: "legend" },
-      h("span", { class: "ends" }, h("span", { class: "gap" }), "no step rewards in this report"),
+      h("span", { class: "ends" }, h("span", { class: "gap" }), `no ${words().steps} in this report`),
     );
   }
   const ramp = h("span", { class: "ramp" });
@@ -107,17 +107,17 @@ function legend(changed) {
     );
   return h(
     "div",
-    { class: "legend", "aria-label": "Colours of the step rewards" },
+    { class: "legend", "aria-label": words().scale },
     h("span", { class: "ends" }, clipped ? `≤ ${fmt(low)}` : fmt(low), ramp, clipped ? `≥ ${fmt(high)}` : fmt(high)),
-    h("span", { class: "ends" }, h("span", { class: "gap" }), "no reward"),
+    h("span", { class: "ends" }, h("span", { class: "gap" }), `no ${words().step}`),
     h(
       "span",
       { class: "choice", role: "group", "aria-label": "Range of the colours" },
-      button("full", unit ? "0 to 1" : "whole range", "Colours span every step reward that can be or was seen"),
+      button("full", unit ? "0 to 1" : "whole range", `Colours span every ${words().step} that can be or was seen`),
       button(
         "clipped",
         "5–95% of steps",
-        "Colours span the middle nine tenths of the step rewards in this report; the rest is clipped",
+        `Colours span the middle nine tenths of the ${words().steps} in this report; the rest is clipped`,
       ),
     ),
   );

@@ -1,14 +1,51 @@
 // One trace: its problem, every step in its colour, thinking and response apart, and the curve beside them.
 
+/** Terms by name, each with its raw value, or the reason why it has none; of one that has, what there is to say. */
+const termTable = (terms) =>
+  h(
+    "table",
+    { class: "term-table" },
+    h(
+      "tbody",
+      {},
+      terms.map(([name, value, reason]) =>
+        h(
+          "tr",
+          {},
+          h("th", { scope: "row" }, name),
+          h("td", { class: "num" }, fmt(value)),
+          h("td", { class: "reason" }, reason),
+        ),
+      ),
+    ),
+  );
+
+/** The terms of a step; drawn when they are first opened, because a trace may have thousands of steps. */
+function termDetails(terms) {
+  if (!terms?.length) return null;
+  const known = terms.filter(([, value]) => value !== null).length;
+  return h(
+    "details",
+    {
+      class: "terms",
+      toggle: (event) => {
+        if (event.target.open && !event.target.querySelector("table")) event.target.append(termTable(terms));
+      },
+    },
+    h("summary", {}, `${known} of ${count(terms.length, "term")}`),
+  );
+}
+
 /** A step of the text; `index` -1 is text that belongs to no step. */
-function stepBlock(row, text, index, label, focus) {
+function stepBlock(row, text, index, texts, focus) {
   const shown = text.replace(/^\s*\n|\s+$/g, "");
-  const words = h("div", { class: "words" }, shown || h("span", { class: "space" }, "white space only"));
+  const body = h("div", { class: "words" }, shown || h("span", { class: "space" }, "white space only"));
   if (index < 0) {
     return text.trim()
-      ? h("div", { class: "step blank loose" }, h("div", { class: "value" }, "–", h("small", {}, "no step")), words)
+      ? h("div", { class: "step blank loose" }, h("div", { class: "value" }, "–", h("small", {}, "no step")), body)
       : null;
   }
+  const label = texts.labels[index];
   const reward = row.steps[index];
   const truth =
     label === null || label === undefined
@@ -25,13 +62,14 @@ function stepBlock(row, text, index, label, focus) {
       "--c": reward === null ? null : colour(reward),
       "data-step": index,
       role: "listitem",
-      "aria-label": `Step ${index + 1}, ${reward === null ? "no reward" : "reward " + fmt(reward)}`,
-      click: () => {
-        if (!String(getSelection())) focus(index);
+      "aria-label": `Step ${index + 1}, ${reward === null ? `no ${words().step}` : `${words().step} ${fmt(reward)}`}`,
+      click: (event) => {
+        if (!String(getSelection()) && !event.target.closest("details")) focus(index);
       },
     },
     h("div", { class: "value" }, fmt(reward), h("small", {}, index + 1), truth),
-    words,
+    body,
+    termDetails(texts.terms[index]),
   );
 }
 
@@ -39,7 +77,7 @@ function partSection(name, row, pieces, texts, focus) {
   const indices = pieces.map(([, index]) => index).filter((index) => index >= 0);
   const rewards = present(indices.map((index) => row.steps[index]));
   const cut = name === "Thinking" && !texts.closed ? ", cut off before its end" : "";
-  const blocks = pieces.map(([text, index]) => stepBlock(row, text, index, texts.labels[index], focus));
+  const blocks = pieces.map(([text, index]) => stepBlock(row, text, index, texts, focus));
   return h(
     "section",
     { class: "part", "aria-label": name },
@@ -66,12 +104,14 @@ function traceFacts(row, texts) {
   return h(
     "dl",
     { class: "facts" },
-    fact("Reward", fmt(row.reward)),
-    fact("Trajectory reward", fmt(row.trajectory)),
-    fact("Mean step reward", fmt(mean(known))),
+    report.summary.kind === "scored" && fact("Reward", fmt(row.reward)),
+    fact(words().trajectory, fmt(row.trajectory)),
+    fact(words().mean, fmt(mean(known))),
     fact("Lowest step", known.length ? fmt(Math.min(...known)) : "–"),
     fact("Steps", row.steps.length.toLocaleString("en")),
-    fact("Tokens read", row.tokens.toLocaleString("en")),
+    report.summary.kind === "scored"
+      ? fact("Tokens read", row.tokens.toLocaleString("en"))
+      : fact("With a target", known.length.toLocaleString("en")),
     texts.answer !== null && fact("Reference answer", texts.answer, true),
   );
 }
@@ -116,13 +156,13 @@ function tracePath(row) {
 
 function columnsOf(row, texts) {
   const prm = report.summary.prms[row.prm];
-  const pairs = [
-    ["id", row.id],
-    ["group", row.group],
-    ["PRM", `${prm.name}, ${prm.family}, ${prm.layout}, revision ${prm.revision}`],
-    ["aggregate", `${prm.aggregation}, α ${prm.alpha}`],
-    ...Object.entries(texts.meta),
-  ];
+  const maker = prm
+    ? [
+        ["PRM", `${prm.name}, ${prm.family}, ${prm.layout}, revision ${prm.revision}`],
+        ["aggregate", `${prm.aggregation}, α ${prm.alpha}`],
+      ]
+    : [["formula", report.summary.formulas[row.formula]]];
+  const pairs = [["id", row.id], ["group", row.group], ...maker, ...Object.entries(texts.meta)];
   return h(
     "details",
     { class: "more" },
@@ -166,7 +206,7 @@ async function traceView(main, params, number) {
     return read.replaceChildren(
       h("b", {}, `Step ${i + 1}`),
       ` · ${i < row.thinking ? "thinking" : "response"} · `,
-      h("b", {}, row.steps[i] === null ? "no reward" : fmt(row.steps[i])),
+      h("b", {}, row.steps[i] === null ? `no ${words().step}` : fmt(row.steps[i])),
     );
   };
   const hover = (i) => {
@@ -177,8 +217,12 @@ async function traceView(main, params, number) {
   };
   const focus = (i, jump = null) => {
     block(current)?.removeAttribute("aria-current");
+    const opened = block(current)?.querySelector("details.terms");
+    if (opened && current !== i) opened.open = false;
     current = i;
     block(i)?.setAttribute("aria-current", "true");
+    const terms = block(i)?.querySelector("details.terms");
+    if (terms) terms.open = true;
     const long = block(i)?.offsetHeight > innerHeight / 2;
     if (jump) block(i)?.scrollIntoView({ block: long ? "start" : "center", behavior: jump });
     hover(null);
@@ -204,14 +248,16 @@ async function traceView(main, params, number) {
     tracePath(row),
     h("h1", {}, row.id),
     traceBadges(row, texts),
-    row.status !== "scored" &&
+    !row.good &&
       h(
         "div",
         { class: "note bad", role: "note" },
-        h("b", {}, `Not scored: ${statusText(row)}.`),
+        h("b", {}, `Not ${words().done}: ${statusText(row)}.`),
         texts.note && ` ${texts.note}`,
       ),
     traceFacts(row, texts),
+    texts.trajectory.length > 0 &&
+      h("section", { class: "of-trajectory", "aria-label": "Trajectory terms" }, termTable(texts.trajectory)),
     h(
       "div",
       { class: "reading" },

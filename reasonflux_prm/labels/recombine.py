@@ -13,13 +13,12 @@ import gzip
 import json
 import re
 import sys
-from bisect import bisect
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
-from itertools import count, islice
+from functools import partial
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
@@ -44,11 +43,11 @@ _AHEAD: Final = 3
 _TEXT = rb'"(?:[^"\\]|\\.)*"'
 _HEAD = re.compile(rb'\{"id": (%s), "status": "([a-z-]+)", "steps": \[' % _TEXT)
 _FOOT = re.compile(rb'\}, "formula": %s, "note": (null|%s)(?=[,}])' % (_TEXT, _TEXT))
-_TARGET = re.compile(rb'\}, "target": ([^,{}"]+)\}')
+_TARGET = b'}, "target": '
 _KEPT = (LabelStatus.NO_STEPS.value, LabelStatus.FAILED.value)
 _STATUSES = frozenset(status.value for status in LabelStatus)
 _NO_TRACE = Trace("", "")
-_MISSING = Term(None)
+_COMMON = {b"null": Term(None), b"0.0": Term(0.0), b"1.0": Term(1.0)}
 
 
 @dataclass
@@ -184,9 +183,9 @@ def combine_lines(formula: str, batch: Batch) -> Outcome:
     labels: list[LabelledTrace] = []
     for number, line in enumerate(lines, start=first):
         if line.strip():
-            part = _parts(line, parsed.terms)
+            part = _parts(line)
             parts.append(part)
-            labels.append(part.label() if part else _decoded(line, file, number))
+            labels.append(part.label(parsed.terms) if part else _decoded(line, file, number))
     counts: Counter[str] = Counter()
     strays: Counter[str] = Counter()
     encoded = []
@@ -218,90 +217,62 @@ class _Parts:
     line: bytes
     id: bytes
     status: str
-    steps: int
-    """Where its steps begin."""
-    targets: list[tuple[int, int]]
-    """Where each step's target is, and last the trajectory's."""
-    step_terms: list[dict[str, Term]]
-    trajectory_terms: dict[str, Term]
+    pieces: list[bytes]
+    """What stands between `id, status` and `formula`, cut at every target. So piece i has the terms of step i, and the
+    last but one those of the trajectory; each piece but the first begins with the target of the one before."""
     foot: int
-    """Where what follows the targets begins."""
+    """Where `formula` begins."""
     note: bytes
     rest: int
     """Where the trace's own columns begin."""
 
-    def label(self) -> LabelledTrace:
-        """Return a label with what a formula needs, and no trace."""
-        nothing = (None,) * len(self.step_terms)
-        return LabelledTrace(
-            _NO_TRACE,
-            LabelStatus(self.status),
-            (),
-            tuple(self.step_terms),
-            nothing,
-            self.trajectory_terms,
-            None,
-            "",
-        )
+    def label(self, names: Sequence[str]) -> LabelledTrace:
+        """Return a label with the terms of these names, and no trace."""
+        keys = [(name, _key(name)) for name in names]
+        *steps, trajectory, _ = self.pieces
+        step_terms = tuple(_terms(piece, keys) for piece in steps)
+        nothing = (None,) * len(step_terms)
+        status = LabelStatus(self.status)
+        trajectory_terms = _terms(trajectory, [(TRAJECTORY_TERM, _key(TRAJECTORY_TERM))])
+        return LabelledTrace(_NO_TRACE, status, (), step_terms, nothing, trajectory_terms, None, "")
 
     def joined(self, label: LabelledTrace) -> bytes:
         """Return the row with a label's targets, status, formula and note; see `combine` for what keeps its own."""
-        line = self.line
         formula = json.dumps(label.formula).encode()
+        rest = self.line[self.rest :]
         if self.status in _KEPT:
-            return b"".join(
-                [line[: self.foot], b'}, "formula": ', formula, b', "note": ', self.note, line[self.rest :]]
-            )
-        pieces = [b'{"id": ', self.id, b', "status": "', label.status.value.encode(), b'", "steps": [']
-        at = self.steps
-        for (start, stop), target in zip(self.targets, (*label.targets, label.trajectory_target), strict=True):
-            pieces += line[at:start], b"null" if target is None else repr(target).encode()
-            at = stop
+            return b"".join([self.line[: self.foot], b', "formula": ', formula, b', "note": ', self.note, rest])
+        joined = [b'{"id": ', self.id, b', "status": "', label.status.value.encode(), b'", "steps": [', self.pieces[0]]
+        for piece, target in zip(self.pieces[1:], (*label.targets, label.trajectory_target), strict=True):
+            joined += _TARGET, b"null" if target is None else repr(target).encode(), piece[piece.index(b"}") :]
         note = b"null" if label.note is None else json.dumps(label.note).encode()
-        pieces += line[at : self.foot], b'}, "formula": ', formula, b', "note": ', note
-        return b"".join([*pieces, line[self.rest :]])
+        return b"".join([*joined, b', "formula": ', formula, b', "note": ', note, rest])
 
 
-def _parts(line: bytes, names: Sequence[str]) -> _Parts | None:
-    """Take a row apart, with the terms of these names; None if it has not the form that `label` writes."""
+def _parts(line: bytes) -> _Parts | None:
+    """Take a row apart; None if it has not the form that `label` writes."""
     head = _HEAD.match(line)
     foot = head and _FOOT.search(line, head.end())
     if not head or not foot or head[2].decode() not in _STATUSES:
         return None
-    # The brace that closes the trajectory is the first one of the foot.
-    start, stop = head.end(), foot.start() + 1
-    targets = [found.span(1) for found in _TARGET.finditer(line, start, stop)]
-    ends = [end for _, end in targets]
-    if len(targets) != 1 + line.count(b'{"part": "', start, stop):
+    # The foot's first brace closes the trajectory.
+    between = line[head.end() : foot.start() + 1]
+    pieces = between.split(_TARGET)
+    if len(pieces) != 2 + between.count(b'{"part": "'):
         return None
-    behind = ends[-2] if len(ends) > 1 else start
-    terms: list[dict[str, Term]] = [{} for _ in targets]
-    for name in names:
-        found_at = list(_term(name).finditer(line, start, behind))
-        # Where each step has the term, which is the rule, no place needs to be looked up.
-        places = count() if len(found_at) == len(ends) - 1 else (bisect(ends, found.start()) for found in found_at)
-        for place, found in zip(places, found_at, strict=False):
-            terms[place][name] = _read(found[1])
-    for found in _term(TRAJECTORY_TERM).finditer(line, behind, stop):
-        terms[-1][TRAJECTORY_TERM] = _read(found[1])
-    return _Parts(
-        line=line,
-        id=head[1],
-        status=head[2].decode(),
-        steps=start,
-        targets=targets,
-        step_terms=terms[:-1],
-        trajectory_terms=terms[-1],
-        foot=foot.start(),
-        note=foot[1],
-        rest=foot.end(),
-    )
+    return _Parts(line, head[1], head[2].decode(), pieces, foot.start() + 1, foot[1], foot.end())
 
 
-@lru_cache(maxsize=64)
-def _term(name: str) -> re.Pattern[bytes]:
-    return re.compile(rb'"%s": \{"value": ([^,{}"]+), "reason": ' % re.escape(name.encode()))
+def _key(name: str) -> bytes:
+    return b'"%s": {"value": ' % name.encode()
 
 
-def _read(value: bytes) -> Term:
-    return _MISSING if value == b"null" else Term(float(value))
+def _terms(piece: bytes, keys: Sequence[tuple[str, bytes]]) -> dict[str, Term]:
+    terms = {}
+    for name, key in keys:
+        at = piece.find(key)
+        if at >= 0:
+            at += len(key)
+            value = piece[at : piece.index(b",", at)]
+            terms[name] = _COMMON.get(value) or Term(float(value))
+    return terms

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 
 import network_guard
 import pytest
@@ -13,6 +15,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # The hub's client then fails at once and by name, in subprocesses too, where the guard does not reach.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# A shell starts what runs in the background with Ctrl-C ignored, and children inherit that: tests that press it hang.
+if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 network_guard.install()
 
 

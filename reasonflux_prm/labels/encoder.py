@@ -6,6 +6,7 @@ import json
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -241,7 +242,8 @@ def open_encoder(
         raise MissingExtra(f"encoders need sentence-transformers: {INSTALL}") from error
     folder = locate_encoder(name, revision)
     try:
-        model = SentenceTransformer(str(folder), device=device, local_files_only=True, trust_remote_code=False)
+        with _without_bars():
+            model = SentenceTransformer(str(folder), device=device, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # whatever transformers and torch make of a broken folder or an unknown device
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise CheckpointError(f"the encoder {name} cannot be loaded from {folder}: {lines[0]}") from error
@@ -262,3 +264,17 @@ def _unlimited(tokenizer: Any) -> Tokenizer | None:
     copied.no_truncation()
     copied.no_padding()
     return copied
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Keep transformers from drawing a bar for weights that load in a moment."""
+    from transformers.utils import logging as bars
+
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            bars.enable_progress_bar()

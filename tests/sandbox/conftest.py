@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -132,8 +133,27 @@ class OtherUser:
         return Run(**{**answer, "status": RunStatus(answer["status"])})
 
 
+@pytest.fixture(scope="session")
+def readable_host() -> Iterator[Path]:
+    """Give the host in a copy of the project that any user may read: a checkout may lie where only its owner may look."""
+    folder = Path(tempfile.mkdtemp(prefix="sandbox-host-"))
+    try:
+        package = folder / "reasonflux_prm"
+        shutil.copytree(ROOT / "reasonflux_prm" / "sandbox", package / "sandbox")
+        for module in ("__init__.py", "errors.py", "records.py"):
+            shutil.copy(ROOT / "reasonflux_prm" / module, package)
+        host = folder / HOST.relative_to(ROOT)
+        host.parent.mkdir(parents=True)
+        shutil.copy(HOST, host)
+        for path in (folder, *folder.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        yield host
+    finally:
+        shutil.rmtree(folder)
+
+
 @pytest.fixture(scope="module")
-def other_user() -> Iterator[OtherUser]:
+def other_user(readable_host: Path) -> Iterator[OtherUser]:
     python = shutil.which("python3", path="/usr/local/bin:/usr/bin")
     check = "import sys; sys.exit(sys.version_info < (3, 11))"
     if python is None or subprocess.run([python, "-c", check]).returncode:
@@ -143,7 +163,7 @@ def other_user() -> Iterator[OtherUser]:
         "PATH": os.environ["PATH"],
     }
     process = subprocess.Popen(
-        [python, "-B", str(HOST), str(ORDINARY_USER)],
+        [python, "-B", str(readable_host), str(ORDINARY_USER)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

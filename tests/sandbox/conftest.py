@@ -135,7 +135,7 @@ class OtherUser:
 
 @pytest.fixture(scope="session")
 def readable_host() -> Iterator[Path]:
-    """Give the host in a copy of the project that any user may read: a checkout may lie where only its owner may look."""
+    """Give the host in a copy of the project that any user may read; a checkout may be its owner's alone."""
     folder = Path(tempfile.mkdtemp(prefix="sandbox-host-"))
     try:
         package = folder / "reasonflux_prm"

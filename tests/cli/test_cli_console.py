@@ -60,7 +60,8 @@ def test_without_sizes(clock, capsys):
     assert capsys.readouterr().err == "2 traces, 10 tokens/s\n"
 
 
-def test_a_bar_in_a_terminal():
+def test_a_bar_in_a_terminal(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")  # rich draws nothing on a dumb one
     screen = io.StringIO()
     progress = Progress()
     with ScoringProgress([5, 5], Console(file=screen, force_terminal=True, width=100)) as shown:

@@ -373,7 +373,8 @@ def test_progress_tells_rate_cost_and_time_left(monkeypatch, capsys):
     assert unknown.line(Now(finished=5)) == "5 traces, 5.0 traces/s"
 
 
-def test_a_bar_in_a_terminal():
+def test_a_bar_in_a_terminal(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")  # rich draws nothing on a dumb one
     import io
 
     from rich.console import Console

@@ -63,13 +63,11 @@ Caches = tuple[KVCache, ...]
 """The past of one sequence, one cache for each body the PRM has."""
 
 
-class PRM(ABC):
-    """A discriminative PRM with one decoder. Subclasses are the families."""
+class PRMInput(ABC):
+    """How traces become the tokens that a PRM reads. It needs no weights, so training builds its input with it too."""
 
-    def __init__(self, spec: PRMSpec, decoder: Decoder, tokenizer: TextTokenizer) -> None:
-        self.spec, self.decoder, self.tokenizer = spec, decoder, tokenizer
-
-    # --- input -------------------------------------------------------------------------------------------------------
+    def __init__(self, spec: PRMSpec, tokenizer: TextTokenizer) -> None:
+        self.spec, self.tokenizer = spec, tokenizer
 
     @abstractmethod
     def head(self, problem: str) -> tuple[int, ...]:
@@ -134,7 +132,13 @@ class PRM(ABC):
         tail = (marker,) if marker is not None else ()
         return TokenSequence(self.head(segmented.trace.problem), tuple(pieces[:kept]), (*pieces[kept:], *tail))
 
-    # --- output ------------------------------------------------------------------------------------------------------
+
+class PRM(PRMInput):
+    """A discriminative PRM with one decoder. Subclasses are the families."""
+
+    def __init__(self, spec: PRMSpec, decoder: Decoder, tokenizer: TextTokenizer) -> None:
+        super().__init__(spec, tokenizer)
+        self.decoder = decoder
 
     @abstractmethod
     def read_out(self, hidden: Tensor) -> Tensor:

@@ -94,6 +94,19 @@ class TextTokenizer:
         self._guarded |= {number: added[number].content for number in ids if number in added}
         return ids
 
+    def parsed(self, text: str, *, opening: bool = True) -> list[int]:
+        """Return the ids of a text in which names of control tokens count as such: what other tools send as a prompt.
+
+        Args:
+            text: A whole input of the PRM, as its template writes it.
+            opening: Add what the tokenizer puts around a text of its own accord (bos).
+        """
+        self._opening.encode_special_tokens = False
+        try:
+            return _ids(self._opening, text, around=opening)
+        finally:
+            self._opening.encode_special_tokens = True
+
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of some ids, control tokens shown by name."""
         return str(self._opening.decode(list(ids), skip_special_tokens=False))
@@ -112,9 +125,9 @@ class TextTokenizer:
         return ids + _ids(self._following if start else tokenizer, text[start:])
 
 
-def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
+def _ids(tokenizer: Tokenizer, text: str, *, around: bool = False) -> list[int]:
     try:
-        return list(tokenizer.encode(text, add_special_tokens=False).ids)
+        return list(tokenizer.encode(text, add_special_tokens=around).ids)
     except TypeError as error:
         raise InputError(
             f"expected text, got something that is no valid Unicode ({error}): half a surrogate pair?"

@@ -49,24 +49,32 @@ class EngineSettings:
 
 
 @dataclass(slots=True)
-class _Work:
-    """One trace on its way through the engine."""
+class Work:
+    """Windows on their way through the PRM, and what was read in them."""
 
-    segmented: SegmentedTrace
     windows: list[Window] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
     status: Status = Status.SCORED
     problem: str | None = None
+    """The message behind a status other than SCORED."""
     rewards: dict[int, float] = field(default_factory=dict)
+    """What was read, by target."""
 
     def fail(self, status: Status, problem: str) -> None:
-        """Give the trace up, with a reason."""
+        """Give it up, with a reason."""
         self.status, self.problem, self.windows = status, problem, []
 
     @property
     def tokens(self) -> int:
-        """Tokens that the PRM reads for this trace."""
+        """Tokens that the PRM reads for it."""
         return sum(len(window.tokens) for window in self.windows)
+
+
+@dataclass(slots=True, kw_only=True)
+class TraceWork(Work):
+    """One trace on its way through the engine."""
+
+    segmented: SegmentedTrace
+    notes: list[str] = field(default_factory=list)
 
 
 class Engine:
@@ -135,10 +143,10 @@ class Engine:
 
     def score_chunks(self, traces: Iterable[Trace | SegmentedTrace]) -> Iterator[list[ScoredTrace]]:
         """Score traces chunk by chunk; the chunks depend on the traces and the settings only."""
-        works: list[_Work] = []
+        works: list[TraceWork] = []
         tokens = 0
         for trace in traces:
-            work = self._prepare(trace)
+            work = self.prepare(trace)
             works.append(work)
             tokens += work.tokens
             if len(works) >= self.settings.chunk_traces or tokens >= self.chunk_tokens:
@@ -149,17 +157,18 @@ class Engine:
 
     # --- one chunk ---------------------------------------------------------------------------------------------------
 
-    def _prepare(self, trace: Trace | SegmentedTrace) -> _Work:
+    def prepare(self, trace: Trace | SegmentedTrace) -> TraceWork:
+        """Cut a trace into steps and lay its windows out; a trace that cannot be read is work that has failed."""
         if isinstance(trace, Trace):
             try:
                 segmented = split(trace, self.settings.steps)
             except InputError as error:
-                work = _Work(SegmentedTrace(trace, (), self.settings.steps))
+                work = TraceWork(segmented=SegmentedTrace(trace, (), self.settings.steps))
                 work.fail(Status.FAILED, str(error))
                 return work
         else:
             segmented = trace
-        work = _Work(segmented)
+        work = TraceWork(segmented=segmented)
         if not any(segmented.text(step).strip() for step in segmented.steps):
             work.fail(Status.NO_STEPS, "neither thinking nor response holds any text")
             return work
@@ -178,14 +187,14 @@ class Engine:
             work.fail(Status.FAILED, str(error))
         return work
 
-    def _finish(self, works: Sequence[_Work]) -> list[ScoredTrace]:
+    def _finish(self, works: Sequence[TraceWork]) -> list[ScoredTrace]:
         jobs = [(work, window) for work in works for window in work.windows]
         for numbers in plan([len(window.tokens) for _, window in jobs], self.pack_tokens):
-            self._run([jobs[number] for number in numbers])
-        return [self._record(work) for work in works]
+            self.run([jobs[number] for number in numbers])
+        return [self.record(work) for work in works]
 
-    def _run(self, jobs: Sequence[tuple[_Work, Window]]) -> None:
-        """Score one pack; when memory runs out, its halves, down to the one window that is too large."""
+    def run(self, jobs: Sequence[tuple[Work, Window]]) -> None:
+        """Read the windows of one pack; when memory runs out, its halves, down to the one window that is too large."""
         jobs = [(work, window) for work, window in jobs if work.status is Status.SCORED]
         if not jobs:
             return
@@ -203,8 +212,8 @@ class Engine:
             )
             return
         middle = len(jobs) // 2
-        self._run(jobs[:middle])
-        self._run(jobs[middle:])
+        self.run(jobs[:middle])
+        self.run(jobs[middle:])
 
     def _forward(self, windows: Sequence[Window]) -> list[float] | None:
         """Return the rewards at all read positions, or None when memory ran out.
@@ -221,7 +230,9 @@ class Engine:
             torch.cuda.empty_cache()
         return None
 
-    def _aggregate(self, work: _Work, step_rewards: Sequence[float | None], trajectory: float | None) -> float | None:
+    def _aggregate(
+        self, work: TraceWork, step_rewards: Sequence[float | None], trajectory: float | None
+    ) -> float | None:
         try:
             reward = aggregate(step_rewards, trajectory, self.aggregation, self.settings.alpha)
         except UsageError as error:
@@ -231,7 +242,8 @@ class Engine:
             work.fail(Status.FAILED, "what is left of the trace has no step that could be read; use --overflow window")
         return reward
 
-    def _record(self, work: _Work) -> ScoredTrace:
+    def record(self, work: TraceWork) -> ScoredTrace:
+        """Return the record of a trace whose windows have all been read."""
         steps = work.segmented.steps
         step_rewards: list[float | None] = [work.rewards.get(index) for index in range(len(steps))]
         trajectory = work.rewards.get(TRAJECTORY)

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from math_verify import LatexExtractionConfig, parse, verify
+from sympy import Eq
 
 from reasonflux_prm.grading.latex import to_latex
 
@@ -47,4 +48,13 @@ def _verified(gold: list[Any], given: list[Any]) -> bool:
 def _parsed(text: str) -> list[Any]:
     """Return what a text parses to, which is one expression or nothing; never a part of the text that happens to."""
     found = parse(f"${to_latex(text)}$", _CONFIG, "no_fallback", "first_match", parsing_timeout=None)
-    return [expression for expression in found if not isinstance(expression, str)]
+    return [_value(expression) for expression in found if not isinstance(expression, str)]
+
+
+def _value(expression: Any) -> Any:
+    """Return the right side of an equation between numbers: `9 - 5 = 4` answers 4.
+
+    As equations any two of them would be the same, for both are true, and connect the answers that they give.
+    """
+    between_numbers = isinstance(expression, Eq) and not expression.free_symbols
+    return expression.rhs if between_numbers else expression

@@ -8,8 +8,8 @@ The rules, in their order:
    units are not compared.
 3. A reference in words (`Tuesday`) wants these words, whatever their case and article.
 4. Of an answer that is a sentence, what it singles out counts (`grading.sentences`).
-5. The rest is parsed as LaTeX and compared by math-verify, the reference as its gold: `x = 5` answers `5`, `2, 1`
-   answers `1, 2`, `x \le 3` answers `(-\infty, 3]`, `(2, 1)` does not answer `(1, 2)`.
+5. The rest is parsed as LaTeX and compared by math-verify, the reference as its gold: `x = 5` and `9 - 4 = 5` answer
+   `5`, `2, 1` answers `1, 2`, `x \le 3` answers `(-\infty, 3]`, `(2, 1)` does not answer `(1, 2)`.
 
 What does not parse, or takes longer than the time limit, is `unparsed` and not wrong.
 """
@@ -30,7 +30,7 @@ from reasonflux_prm.grading.sentences import is_sentence, singled_out
 from reasonflux_prm.grading.verdict import ANSWER_UNREAD, NO_ANSWER, REFERENCE_UNREAD, Grade, Verdict
 from reasonflux_prm.grading.workers import Result, WorkerPool
 
-VERSION: Final = 1
+VERSION: Final = 2
 TIMEOUT_S: Final = 5.0
 LONGEST: Final = 1000
 """Characters of the longest answer or reference that is parsed."""

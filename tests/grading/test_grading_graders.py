@@ -329,6 +329,13 @@ def test_groups_by_algebra(math):
     assert math.groups([None, None]) == [None, None]
 
 
+def test_equations_between_numbers_are_their_right_side(math):
+    """Two of them are not one answer for both being true."""
+    assert math.groups(["3-10=-7", "4", "9-5=4", "9-5", "3 - 5 = -2", "-7"]) == [0, 1, 1, 1, 2, 0]
+    assert math.grade_answer("9 - 5 = 4", "4").right
+    assert not math.grade_answer("3 - 5 = -2", "9-5=4").right
+
+
 def test_groups_do_not_depend_on_the_order_of_a_pair(math):
     answers = ["x = 5", "5", r"(-\infty, 3]", r"x \le 3", "y = 5"]
     assert math.groups(answers) == [0, 0, 1, 1, 0]

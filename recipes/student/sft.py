@@ -1,0 +1,156 @@
+"""Teach a small student by supervised fine-tuning with TRL, for a fixed number of tokens.
+
+In: a folder of a causal LM and rows of prompt and completion (`form.chat_rows`, or what `reasonflux-prm select --format
+prompt-completion` writes). Out: a folder that `local:FOLDER` samples from. The same seed and rows give the same student
+on the same machine. The budget counts the tokens that are learnt, those of the completions, so that students of
+different data have learnt equally much; rows are gone over again, in a new order each time, until it is spent.
+
+    python -m recipes.student.sft GSM8K_TRAIN.jsonl -o STUDENT --tokens 400000
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import SFTConfig, SFTTrainer
+
+from reasonflux_prm.prm.embedded.install import ensure_base
+from recipes.student.form import chat_rows, reference_traces
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SFTSettings:
+    """How a student is taught."""
+
+    tokens: int
+    """Tokens of completions to learn, repeats counted."""
+    seed: int = 0
+    batch: int = 16
+    """Rows of an update."""
+    at_once: int = 4
+    """Rows that are computed at once; `batch` must be a multiple. Their logits are what takes memory."""
+    learning_rate: float = 3e-4
+    rank: int | None = 16
+    """Rank of the LoRA adapters of all linear layers, merged at the end; None trains all weights."""
+    longest: int = 1024
+    """Rows with more tokens are left out, and counted."""
+
+
+def teach(base: Path, rows: Sequence[Row], output: Path, settings: SFTSettings) -> dict[str, int]:
+    """Train, and write the student; a student that is already there is kept.
+
+    Returns:
+        Counts: rows, rows that were too long, rows that were learnt (repeats counted), and tokens.
+    """
+    if (output / "sft.json").is_file():
+        counts: dict[str, int] = json.loads((output / "sft.json").read_text("utf-8"))
+        return counts
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    chosen, tokens, too_long = _until(rows, tokenizer, settings)
+    counts = {"rows": len(rows), "too_long": too_long, "learnt": len(chosen), "tokens": tokens}
+    model = _trained(base, chosen, output, settings)
+    model.save_pretrained(output)
+    tokenizer.save_pretrained(output)
+    (output / "sft.json").write_text(json.dumps(counts) + "\n", encoding="utf-8")
+    return counts
+
+
+def _sizes(row: Row, tokenizer: Any) -> tuple[int, int]:
+    """Return the tokens of a whole row, and of its completion."""
+    prompt = tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, return_dict=False)
+    whole = tokenizer.apply_chat_template([*row["prompt"], *row["completion"]], return_dict=False)
+    return len(whole), len(whole) - len(prompt)
+
+
+def _until(rows: Sequence[Row], tokenizer: Any, settings: SFTSettings) -> tuple[list[Row], int, int]:
+    """Draw rows, each once before any comes again, until their completions have the wanted number of tokens.
+
+    Returns:
+        The rows, their completions' tokens, and how many of the rows that were drawn are too long to be learnt.
+    """
+    rng, order = random.Random(settings.seed), list(range(len(rows)))
+    sizes: dict[int, tuple[int, int]] = {}
+    chosen: list[Row] = []
+    tokens = 0
+    while tokens < settings.tokens:
+        rng.shuffle(order)
+        before = len(chosen)
+        for number in order:
+            if tokens >= settings.tokens:
+                break
+            if number not in sizes:
+                sizes[number] = _sizes(rows[number], tokenizer)
+            whole, learnt = sizes[number]
+            if whole <= settings.longest:
+                chosen.append(rows[number])
+                tokens += learnt
+        if len(chosen) == before:
+            raise SystemExit(f"none of the {len(rows)} rows has at most {settings.longest} tokens")
+    return chosen, tokens, sum(whole > settings.longest for whole, _ in sizes.values())
+
+
+def _trained(base: Path, rows: Sequence[Row], output: Path, settings: SFTSettings) -> Any:
+    on_gpu = torch.cuda.is_available()
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    config = SFTConfig(
+        output_dir=str(output / "trainer"),
+        num_train_epochs=1,
+        per_device_train_batch_size=settings.at_once,
+        gradient_accumulation_steps=settings.batch // settings.at_once,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=0.05,
+        max_length=None,  # longer rows were left out, and counted
+        completion_only_loss=True,
+        bf16=on_gpu,
+        use_cpu=not on_gpu,
+        seed=settings.seed,
+        report_to="none",
+        save_strategy="no",
+        logging_steps=10,
+        gradient_checkpointing=False,
+    )
+    adapters = (
+        LoraConfig(r=settings.rank, lora_alpha=2 * settings.rank, target_modules="all-linear")
+        if settings.rank
+        else None
+    )
+    trainer = SFTTrainer(
+        model=model,
+        args=config,
+        train_dataset=Dataset.from_list([dict(row) for row in rows]),
+        processing_class=AutoTokenizer.from_pretrained(base),
+        peft_config=adapters,
+    )
+    trainer.train()
+    return trainer.model.merge_and_unload() if settings.rank else trainer.model
+
+
+def main() -> None:
+    """Teach the think-then-respond form by reference solutions."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("problems", type=Path, help="GSM8K train, JSON lines with id, problem, answer, solution")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--base", type=Path, help="folder of the model to teach; default the embedded PRM's base")
+    parser.add_argument("--tokens", type=int, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    rows = chat_rows(reference_traces(args.problems))
+    counts = teach(args.base or ensure_base(), rows, args.output, SFTSettings(args.tokens, args.seed))
+    print(json.dumps(counts))
+
+
+if __name__ == "__main__":
+    main()

@@ -27,7 +27,9 @@ COMMANDS: Final[Mapping[str, str]] = {
     "best-of-n": "pick the best of several candidates of each problem",
     "search": "search for answers with a policy: sample, stop early, or step by step",
     "evaluate": "measure what choosing among N candidates buys on a benchmark",
+    "calibrate": "make a PRM's rewards say how often they are right",
     "view": "look at scored or labelled traces, in the terminal or as one HTML file",
+    "serve": "serve one PRM over HTTP: scores, vLLM's /pooling, OpenRLHF's /get_reward",
     "models": "list, fetch, verify and find PRMs",
     "demo": "score and rank packaged sample traces, and show what to run next",
 }

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from reasonflux_prm.errors import InputError, UsageError
 from reasonflux_prm.evaluation.metrics import Floats, Statistic, weighted_mean
-from reasonflux_prm.prm.calibration import Isotonic, Map, Temperature, logit
+from reasonflux_prm.prm.calibration import TIE_SLOPE, Isotonic, Map, Temperature, logit
 from reasonflux_prm.records import ScoredTrace, Status
 
 Kind = Literal["temperature", "isotonic"]
@@ -27,9 +27,6 @@ Mass = Literal["width", "mass"]
 
 BINS: Final = 10
 FOLDS: Final = 5
-TIE_SLOPE: Final = 1e-6
-"""How much isotonic maps rise over the whole range where the data say nothing about order: enough to keep the order of
-raw rewards, too little to claim a difference."""
 _PSEUDO: Final = 0.5
 """Weight of one good item at the lowest reward and one wrong item at the highest, so that no reward says 0 or 1 for
 certain: isotonic regression's form of Laplace's rule."""

@@ -21,6 +21,10 @@ from reasonflux_prm.errors import CheckpointError, UsageError
 
 CERTAIN: Final = 2.0**-25
 """Half the last bit of a float32 below 1: a raw reward that was rounded to 1 was at most so far from it."""
+TIE_SLOPE: Final = 1e-6
+"""How much every map rises over the whole range, whatever else it does: enough to keep the order of raw rewards where the
+data say nothing of it or a sigmoid is at its end, too little to claim a difference."""
+_HALVINGS: Final = 60
 
 
 def logit(reward: float) -> float:
@@ -31,7 +35,7 @@ def logit(reward: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Temperature:
-    """`sigmoid(logit(reward) / temperature + bias)`.
+    """`sigmoid(logit(reward) / temperature + bias)`, all but `TIE_SLOPE` of it, and that much of the raw reward.
 
     Temperature scaling (arXiv:1706.04599, section 4.2) with a bias, for rewards too high or too low throughout.
 
@@ -50,11 +54,16 @@ class Temperature:
 
     def __call__(self, reward: float) -> float:
         """Return the calibrated reward of a raw one in [0, 1]."""
-        return _sigmoid(logit(reward) / self.temperature + self.bias)
+        scaled = _sigmoid(logit(reward) / self.temperature + self.bias)
+        return (1 - TIE_SLOPE) * scaled + TIE_SLOPE * reward
 
     def raw(self, calibrated: float) -> float:
         """Return the raw reward that is mapped to a calibrated one."""
-        return _sigmoid((logit(calibrated) - self.bias) * self.temperature)
+        low, high = 0.0, 1.0
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self(middle) < calibrated else (low, middle)
+        return high
 
     def to_json(self) -> dict[str, Any]:
         """Return the map as `from_json` reads it."""

@@ -10,7 +10,6 @@ from sklearn.isotonic import IsotonicRegression
 
 from reasonflux_prm.errors import InputError
 from reasonflux_prm.evaluation.calibration import (
-    TIE_SLOPE,
     Items,
     bins_of,
     brier,
@@ -23,7 +22,7 @@ from reasonflux_prm.evaluation.calibration import (
     log_loss,
     pool,
 )
-from reasonflux_prm.prm.calibration import logit
+from reasonflux_prm.prm.calibration import TIE_SLOPE, logit
 from reasonflux_prm.records import PRMIdentity, ScoredTrace, Status, Step, Trace
 
 REWARDS = st.lists(st.tuples(st.floats(0, 1, width=32), st.sampled_from([0.0, 0.25, 1.0])), min_size=2, max_size=40)

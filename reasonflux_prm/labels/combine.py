@@ -60,23 +60,35 @@ def _combined(labelled: Sequence[LabelledTrace], formula: Formula) -> Iterator[L
             continue
         own = targets[start:stop]
         trajectory = trajectory_target(label.trajectory_terms, formula)
-        status, note = LabelStatus.LABELLED, None
-        if trajectory is None and own.count(None) == len(own):
-            status, note = (
-                LabelStatus.NO_TARGET,
-                f"neither a step nor the trajectory has the terms that {written} needs",
-            )
+        status, note = outcome(own, trajectory, written)
         yield replace(label, status=status, targets=own, trajectory_target=trajectory, formula=written, note=note)
+
+
+def outcome(targets: Sequence[float | None], trajectory: float | None, formula: str) -> tuple[LabelStatus, str | None]:
+    """Return the status of a trace that has these targets by a formula, and the note that goes with it."""
+    if trajectory is None and targets.count(None) == len(targets):
+        return LabelStatus.NO_TARGET, f"neither a step nor the trajectory has the terms that {formula} needs"
+    return LabelStatus.LABELLED, None
 
 
 def combine_steps(step_terms: Sequence[Mapping[str, Term]], formula: Formula) -> tuple[float | None, ...]:
     """Return the target of each step: what `Formula` says, None where it says that there is none."""
     if not step_terms:
         return ()
-    columns = np.array([_raw(step_terms, name) for name in formula.terms], np.float64)  # (K, S)
+    columns = np.array([_raw(step_terms, name) for name in formula.terms], np.float64)
+    return combine_columns(columns, formula)
+
+
+def combine_columns(columns: Values, formula: Formula) -> tuple[float | None, ...]:
+    """Return the target of each step, as `combine_steps`.
+
+    Args:
+        columns: (K, S) raw values of the formula's terms; NaN where a step has none.
+        formula: From terms to targets.
+    """
     if formula.mode == "bounded":
         columns = np.stack([bounded(name, column) for name, column in zip(formula.terms, columns, strict=True)])
-    columns[~np.isfinite(columns)] = np.nan
+    columns = np.where(np.isfinite(columns), columns, np.nan)
     targets = aggregate(columns.T, formula.aggregation, formula.weights)
     for name in formula.requires:
         targets[np.isnan(columns[formula.terms.index(name)])] = np.nan
@@ -93,7 +105,11 @@ def trajectory_target(trajectory_terms: Mapping[str, Term], formula: Formula) ->
     In `bounded` mode a value outside [0, 1] is not taken (`out_of_range` counts it), in `literal` mode it is.
     """
     term = trajectory_terms.get(TRAJECTORY_TERM)
-    value = None if term is None else term.value
+    return trajectory_value(None if term is None else term.value, formula)
+
+
+def trajectory_value(value: float | None, formula: Formula) -> float | None:
+    """Return the trajectory's target, of the value of its term; see `trajectory_target`."""
     if value is None or not np.isfinite(value) or (formula.mode == "bounded" and not 0 <= value <= 1):
         return None
     return float(value)
@@ -158,16 +174,28 @@ def out_of_range(labelled: LabelledTrace) -> Counter[str]:
         quality or a trajectory reward among them was not taken.
     """
     formula = Formula.parse(labelled.formula)
-    counts = Counter(
-        target=sum(target is not None and not 0 <= target <= 1 for target in labelled.targets),
-        trajectory_target=int(labelled.trajectory_target is not None and not 0 <= labelled.trajectory_target <= 1),
-    )
-    for name in formula.terms:
-        low = -1.0 if name in ALIGNMENT_TERMS else -_LARGEST if name == COHERENCE_TERM else 0.0
-        high = _LARGEST if name == COHERENCE_TERM else 1.0
-        counts[name] = sum(_strays(term, low, high) for terms in labelled.step_terms if (term := terms.get(name)))
+    terms = {name: [step[name].value for step in labelled.step_terms if name in step] for name in formula.terms}
     if term := labelled.trajectory_terms.get(TRAJECTORY_TERM):
-        counts[TRAJECTORY_TERM] = int(_strays(term, 0.0, 1.0))
+        terms[TRAJECTORY_TERM] = [term.value]
+    return strays(terms, labelled.targets, [labelled.trajectory_target])
+
+
+def strays(
+    terms: Mapping[str, Iterable[float | None]],
+    targets: Iterable[float | None],
+    trajectory_targets: Iterable[float | None],
+) -> Counter[str]:
+    """Count what left its range; see `out_of_range`.
+
+    Args:
+        terms: Name -> raw values.
+        targets: Of steps.
+        trajectory_targets: Of trajectories.
+    """
+    counts = Counter(target=_outside(targets, 0.0, 1.0), trajectory_target=_outside(trajectory_targets, 0.0, 1.0))
+    for name, values in terms.items():
+        low = -1.0 if name in ALIGNMENT_TERMS else -_LARGEST if name == COHERENCE_TERM else 0.0
+        counts[name] = _outside(values, low, _LARGEST if name == COHERENCE_TERM else 1.0)
     return +counts
 
 
@@ -176,6 +204,6 @@ def _raw(step_terms: Sequence[Mapping[str, Term]], name: str) -> list[float | No
     return [terms.get(name, _MISSING).value for terms in step_terms]
 
 
-def _strays(term: Term, low: float, high: float) -> bool:
+def _outside(values: Iterable[float | None], low: float, high: float) -> int:
     # Of NaN, no comparison is true.
-    return term.value is not None and not low <= term.value <= high
+    return sum(value is not None and not low <= value <= high for value in values)

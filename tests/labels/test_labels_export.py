@@ -6,6 +6,7 @@ import dataclasses
 import gzip
 import io
 import json
+import re
 import sys
 
 import pytest
@@ -15,11 +16,11 @@ from test_labels_files import labels
 
 from reasonflux_prm.errors import InputError, ResumeError, UsageError
 from reasonflux_prm.labels import recombine as module
-from reasonflux_prm.labels.combine import combine
+from reasonflux_prm.labels.combine import combine, out_of_range
 from reasonflux_prm.labels.export import Exported, export_labels, training_row
 from reasonflux_prm.labels.files import labelled_row, read_labelled
 from reasonflux_prm.labels.formula import Formula
-from reasonflux_prm.labels.recombine import combine_lines, recombine
+from reasonflux_prm.labels.recombine import Batch, combine_rows, recombine
 from reasonflux_prm.labels.run import run_labelling
 from reasonflux_prm.records import LabelledTrace, LabelStatus, Step, Term
 from reasonflux_prm.traces.manifest import read_manifest
@@ -46,16 +47,19 @@ def the_long_way(records, formula: str) -> bytes:
 @given(labels())
 def test_taken_apart_or_decoded_the_rows_are_the_same(record):
     for formula in FORMULAS:
-        encoded, counts, _ = combine_lines(formula, ("file", 1, lines_of([record])))
+        encoded, counts, strays = combine_rows(formula, Batch("file", 1, lines_of([record])))
         assert encoded == the_long_way([record], formula)
         assert counts.total() == 1
+        # `label` never gives a trace that failed a target; such a row keeps what it has, uncounted.
+        if formula.startswith("literal") and record.status not in (LabelStatus.NO_STEPS, LabelStatus.FAILED):
+            assert strays == out_of_range(combine(record, Formula.parse(formula)))
 
 
 def test_rows_in_our_form_are_taken_apart(monkeypatch):
     records = list(labeller().label(traces(9)))
     monkeypatch.setattr(module, "_decoded", lambda *_: pytest.fail("it was decoded"))
     for formula in FORMULAS:
-        assert combine_lines(formula, ("file", 1, lines_of(records)))[0] == the_long_way(records, formula)
+        assert combine_rows(formula, Batch("file", 1, lines_of(records)))[0] == the_long_way(records, formula)
 
 
 FORGERIES = (
@@ -81,20 +85,29 @@ def test_texts_that_look_like_a_row_are_left_alone(text):
     )
     for one in (forged, dataclasses.replace(forged, status=LabelStatus.LABELLED)):
         for formula in FORMULAS:
-            assert combine_lines(formula, ("file", 1, lines_of([one])))[0] == the_long_way([one], formula)
+            assert combine_rows(formula, Batch("file", 1, lines_of([one])))[0] == the_long_way([one], formula)
 
 
 def test_rows_of_another_form_are_decoded():
     records = list(labeller().label(traces(4)))
     compact = [json.dumps(labelled_row(record), separators=(",", ":")).encode() + b"\n" for record in records]
-    assert combine_lines(FORMULAS[0], ("file", 1, [*compact, b"\n"]))[0] == the_long_way(records, FORMULAS[0])
+    assert combine_rows(FORMULAS[0], Batch("file", 1, [*compact, b"\n"]))[0] == the_long_way(records, FORMULAS[0])
+
+
+@pytest.mark.parametrize("value", [b"true", b'"much"', b"[1"])
+def test_a_term_that_is_no_number_is_named(value):
+    (line,) = lines_of(labeller().label([trace(1)]))
+    broken = re.sub(rb'"quality": {"value": [^,]*', b'"quality": {"value": ' + value, line)
+    assert broken != line
+    with pytest.raises(InputError, match=r"^file:7: expected"):
+        combine_rows(FORMULAS[0], Batch("file", 7, [broken]))
 
 
 def test_a_row_that_is_no_label_is_named():
     with pytest.raises(InputError, match=r"^file:12: expected a label as one JSON object"):
-        combine_lines(FORMULAS[0], ("file", 10, [*lines_of(labeller().label([trace(1)])), b"\n", b"no\n"]))
+        combine_rows(FORMULAS[0], Batch("file", 10, [*lines_of(labeller().label([trace(1)])), b"\n", b"no\n"]))
     with pytest.raises(InputError, match=r"^file:1: expected a row that"):
-        combine_lines(FORMULAS[0], ("file", 1, [b'{"id": "a"}\n']))
+        combine_rows(FORMULAS[0], Batch("file", 1, [b'{"id": "a"}\n']))
 
 
 # --- files ---------------------------------------------------------------------------------------------------------
@@ -123,6 +136,28 @@ def test_a_file(source, tmp_path, monkeypatch, processes):
     assert recombine(str(source), tmp_path / "new.jsonl", formula).finished_before
     with pytest.raises(ResumeError, match=r"another labels\.formula"):
         recombine(str(source), tmp_path / "new.jsonl", Formula())
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_the_row_that_is_no_label_is_named_wherever_it_stands(source, tmp_path, monkeypatch, processes):
+    monkeypatch.setattr(module, "BATCH_BYTES", 4000)
+    lines = source.read_bytes().splitlines(keepends=True)
+    (tmp_path / "bad.jsonl").write_bytes(b"".join([*lines[:20], b"\n", lines[20], b"no\n", *lines[21:]]))
+    with pytest.raises(InputError, match=r"bad\.jsonl:23: expected a label as one JSON object"):
+        recombine(str(tmp_path / "bad.jsonl"), tmp_path / "new.jsonl", Formula(), processes=processes)
+    assert not (tmp_path / "new.jsonl").exists()
+
+
+@pytest.mark.parametrize("size", [1, 7, 4000, 1 << 20])
+def test_spans_hold_every_row_once_whatever_their_size(source, monkeypatch, size):
+    monkeypatch.setattr(module, "BATCH_BYTES", size)
+    lines = source.read_bytes().rstrip(b"\n").splitlines(keepends=True)
+    source.write_bytes(b"\n" + b"".join(lines))
+    batches = [span.read(span.first()) for span in module._rows(str(source))]
+    assert [line for batch in batches for line in batch.lines] == [b"\n", *lines]
+    assert [batch.first for batch in batches] == [
+        1 + sum(len(one.lines) for one in batches[:number]) for number in range(len(batches))
+    ]
 
 
 def test_back_and_forth_gives_the_same_bytes(source, tmp_path):

@@ -64,6 +64,12 @@ class PolicyStopped(PolicyError):
     """
 
 
+class ServiceError(ReasonFluxError, RuntimeError):
+    """A PRM's service could not be reached, is busy or stopping, refused the token, or failed."""
+
+    exit_code = 3
+
+
 class SandboxUnavailable(ReasonFluxError, RuntimeError):
     """Nothing on this machine keeps a program that a model wrote from the rest of it."""
 

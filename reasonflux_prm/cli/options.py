@@ -178,9 +178,15 @@ def scoring_of(arguments: argparse.Namespace) -> ScoringConfig:
 
 def add_scoring(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `ScoringConfig`."""
+    add_engine(parser)
+    _add_verifier(parser.add_argument_group("generative verifiers"))
+
+
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `ScoringConfig` that go with a checkpoint; what a generative verifier takes stays unset."""
     _add_prm(parser.add_argument_group("PRM"))
     _add_rewards(parser.add_argument_group("steps and rewards"))
-    _add_verifier(parser.add_argument_group("generative verifiers"))
+    parser.set_defaults(**dict.fromkeys(_POLICY_FLAGS))
 
 
 def _add_prm(group: argparse._ArgumentGroup) -> None:

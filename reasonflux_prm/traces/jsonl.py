@@ -77,31 +77,37 @@ def _row(file: str, number: int, line: bytes | None) -> Row | Reject:
         )
     raw = line[: 4 * MAX_RAW].decode("utf-8", errors="replace")[:MAX_RAW].rstrip("\r\n")
     try:
-        return Row(file, number, _parse(line), raw)
+        return Row(file, number, json_object(line, "one JSON object a line"), raw)
     except InputError as error:
         return Reject(file, number, str(error), raw)
 
 
-def _parse(line: bytes) -> dict[str, Any]:
-    if b"\0" in line:
-        raise InputError(f"expected JSON, got a NUL byte at byte {line.index(0) + 1}")
+def json_object(data: bytes, expected: str = "one JSON object") -> dict[str, Any]:
+    """Read one JSON object, strictly: what comes out can be written again.
+
+    Args:
+        data: UTF-8.
+        expected: What the messages say was expected.
+
+    Raises:
+        InputError: It is something else; see the module for what is refused.
+    """
+    if b"\0" in data:
+        raise InputError(f"expected JSON, got a NUL byte at byte {data.index(0) + 1}")
     try:
-        text = line.decode("utf-8")
+        text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(f"expected UTF-8, got byte 0x{line[error.start]:02x} at byte {error.start + 1}") from error
+        raise InputError(f"expected UTF-8, got byte 0x{data[error.start]:02x} at byte {error.start + 1}") from error
     try:
         value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except json.JSONDecodeError as error:
-        reason = f"expected one JSON object a line, got invalid JSON: {error.msg} at character {error.pos + 1}"
-        raise InputError(reason) from error
+        raise InputError(f"expected {expected}, got invalid JSON: {error.msg} at character {error.pos + 1}") from error
     except RecursionError as error:
-        raise InputError("expected one JSON object a line, got one that is nested too deeply") from error
+        raise InputError(f"expected {expected}, got one that is nested too deeply") from error
     except ValueError as error:
-        raise InputError(f"expected one JSON object a line, got a number out of range: {error}") from error
+        raise InputError(f"expected {expected}, got a number out of range: {error}") from error
     if not isinstance(value, dict):
-        raise InputError(
-            f"expected one JSON object a line, got {'an array' if isinstance(value, list) else 'a bare value'}"
-        )
+        raise InputError(f"expected {expected}, got {'an array' if isinstance(value, list) else 'a bare value'}")
     if _SURROGATE_ESCAPE.search(text):
         _refuse_half_pairs(value)
     return value

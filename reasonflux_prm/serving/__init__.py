@@ -1,0 +1,1 @@
+"""One PRM behind HTTP, and its client."""

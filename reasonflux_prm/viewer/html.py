@@ -160,6 +160,7 @@ def _row(record: Shown, maker: int, picked: bool) -> dict[str, Any]:
         "policy": trace.policy,
         "group": trace.group,
         "pick": picked,
+        "outcome": record.outcome,
         "prm": None if record.labelled else maker,
         "formula": maker if record.labelled else None,
     }

@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reasonflux_prm.records import LabelledTrace, LabelStatus, PRMIdentity, ScoredTrace, Status, Step, Term, Trace
 
-Record = ScoredTrace | LabelledTrace
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A scored trace that was chosen for something, or was not."""
+
+    scored: ScoredTrace
+    outcome: str
+    """`KEPT`, or why not."""
+    detail: str | None = None
+
+    @property
+    def trace(self) -> Trace:
+        """The trace."""
+        return self.scored.trace
+
+
+KEPT = "kept"
+Record = ScoredTrace | LabelledTrace | Chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +52,8 @@ class Shown:
     tokens: int = 0
     """Read by the PRM; 0 for labels."""
     overflow: str | None = None
+    outcome: str | None = None
+    """Of a trace that was or was not chosen: `KEPT`, or why not."""
 
     @property
     def labelled(self) -> bool:
@@ -49,6 +68,10 @@ def shown(records: Iterable[Record]) -> Iterator[Shown]:
 
 def shown_of(record: Record) -> Shown:
     """Return what is shown of a record."""
+    if isinstance(record, Chosen):
+        notes = (record.detail, record.scored.note)
+        note = "; ".join(note for note in notes if note) or None
+        return replace(shown_of(record.scored), outcome=record.outcome, note=note)
     if isinstance(record, LabelledTrace):
         known = [target for target in record.targets if target is not None]
         return Shown(

@@ -23,6 +23,7 @@ const SPLITS = {
   correct: { label: "Verdict", of: FILTERS.correct.of },
   source: { label: "Source", of: FILTERS.source.of },
   policy: { label: "Policy", of: FILTERS.policy.of },
+  outcome: { label: "Kept or dropped", of: (row) => (row.outcome === "kept" ? "kept" : "dropped"), of_chosen: true },
   none: { label: "Nothing", of: () => "all" },
 };
 const BINS = 40;
@@ -74,6 +75,15 @@ function auc(right, wrong) {
     sum += below + (tied - below) / 2;
   }
   return sum / (right.length * wrong.length);
+}
+
+/** The two categories that an AUC compares: right and wrong, kept and dropped, or the only two there are. */
+function rivals(sets) {
+  for (const names of [["right", "wrong"], ["kept", "dropped"]]) {
+    const found = names.map((name) => sets.find((set) => set.name === name));
+    if (found.every(Boolean)) return found;
+  }
+  return sets.length === 2 && spread.by !== "correct" ? sets : [];
 }
 
 function outline(bins, x, y) {
@@ -216,7 +226,9 @@ function distributionsView(main) {
             draw();
           },
         },
-        Object.entries(options).map(([name, option]) =>
+        Object.entries(options)
+          .filter(([, option]) => !option.of_chosen || report.rows.some((row) => row.outcome))
+          .map(([name, option]) =>
           h("option", { value: name, selected: spread[key] === name }, labelOf(option)),
         ),
       ),
@@ -238,7 +250,7 @@ function distributionsView(main) {
       `Share of each category's ${MEASURES[spread.measure].unit}s; dashed: median.` +
         (shown.length < sets.length ? ` The table has all; drawn are the largest, of at least ${FEW}.` : ""),
     );
-    const [right, wrong] = ["right", "wrong"].map((name) => sets.find((set) => set.name === name));
+    const [right, wrong] = rivals(sets);
     body.replaceChildren(h("div", { class: "panel" }, host, read), numbersTable(sets));
     if (right && wrong) {
       body.append(
@@ -246,7 +258,7 @@ function distributionsView(main) {
           "p",
           { class: "note" },
           h("b", {}, `AUC ${fmt(auc(right.values, wrong.values))}`),
-          ` – the chance that a ${MEASURES[spread.measure].unit} of a right trace is above one of a wrong trace (${right.values.length.toLocaleString("en")} against ${wrong.values.length.toLocaleString("en")}). 0.5 is no better than chance.`,
+          ` – the chance that a ${MEASURES[spread.measure].unit} of ${right.name} is above one of ${wrong.name} (${right.values.length.toLocaleString("en")} against ${wrong.values.length.toLocaleString("en")}). 0.5 is no better than chance.`,
         ),
       );
     }

@@ -26,9 +26,10 @@ const FILTERS = {
   source: { label: "Any source", of: (row) => row.source ?? "(none)" },
   policy: { label: "Any policy", of: (row) => row.policy ?? "(none)" },
   status: { label: "Any status", of: (row) => row.status },
+  outcome: { label: "Kept and dropped", of: (row) => row.outcome ?? "(none)" },
 };
 
-const list = { q: "", correct: "", source: "", policy: "", status: "", sort: "", order: [], cursor: 0, hash: "#/" };
+const list = { q: "", correct: "", source: "", policy: "", status: "", outcome: "", sort: "", order: [], cursor: 0, hash: "#/" };
 
 function haystack(row) {
   row.hay ??= [row.id, row.problem, row.source, row.policy, row.group].filter(Boolean).join("\n").toLowerCase();
@@ -146,6 +147,7 @@ function listRow(row, position) {
         { class: "id", title: under },
         row.pick && h("span", { class: "badge pick" }, "pick"),
         row.pick && " ",
+        row.outcome === "kept" && [h("span", { class: "badge pick" }, "kept"), " "],
         matchMedia("(max-width: 720px)").matches ? under : row.id,
       ),
     ),

@@ -124,6 +124,7 @@ function traceBadges(row, texts) {
     { class: "badges" },
     row.correct !== null && h("span", { class: "badge" }, verdict(row.correct)),
     row.pick && h("span", { class: "badge pick" }, "pick"),
+    row.outcome && h("span", { class: "badge" + (row.outcome === "kept" ? " pick" : "") }, row.outcome),
     group &&
       group.ranked.length > 1 &&
       h("a", { class: "badge", href: `#/problem/${group.index}` }, `rank ${rank} of ${group.ranked.length}`),

@@ -188,7 +188,7 @@ def test_plain_traces_serve_orders_without_a_prm(tmp_path):
     records = [Trace(f"t{i}", f"P{i}", "T" * i, "R") for i in range(1, 5)]
     rows, _ = select(tmp_path, records, by="longest", top=2)
     assert ids(rows) == ["t4", "t3"]
-    with pytest.raises(InputError, match="nothing is left of .*: 4 unscored"):
+    with pytest.raises(InputError, match=r"nothing is left of .*: 4 unscored"):
         select(tmp_path, records)
 
 

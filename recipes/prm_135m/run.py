@@ -115,7 +115,15 @@ def measure(data: Path, folder: Path, prm: Path, student: Path | None, size: Siz
         return
     sampling = ["--n", str(size.best_of), "--temperature", "0.8", "--max-tokens", "320"]
     for name, file in TEST_SETS.items():
-        asked = ["evaluate", name, "--problems", data / "problems" / file, "--policy", f"local:{student}", *sampling]
+        asked: list[str | Path] = [
+            "evaluate",
+            name,
+            "--problems",
+            data / "problems" / file,
+            "--policy",
+            f"local:{student}",
+            *sampling,
+        ]
         run(*asked, "--prm", prm, "-o", folder / f"{prm.name}-{name}.json", *limit)
 
 

@@ -83,7 +83,8 @@ def _ask_student(index: Index, settings: Selection, surprise: Surprise) -> None:
     index.drop(ranked[~np.isfinite(ratios)], Reason.STUDENT)
     ranked, ratios = ranked[np.isfinite(ratios)], ratios[np.isfinite(ratios)]
     weight = 1.0 if settings.by == "student" else settings.student.weight
-    index.score[ranked] = blended(index.score[ranked], ratios, weight)
+    index.score = index.reward.copy()
+    index.score[ranked] = blended(index.reward[ranked], ratios, weight)
 
 
 class _Quota:

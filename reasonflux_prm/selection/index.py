@@ -91,6 +91,8 @@ class Index:
         """Turn what has been added into arrays."""
         self.score = _frozen(self._scores)
         """(B,) what a trace is ranked by, higher first; NaN if it has no such number."""
+        self.reward = self.score
+        """(B,) the same before a student had a say."""
         self.tie: NDArray[np.uint64] = _frozen(self._ties)
         self.text: NDArray[np.uint64] = _frozen(self._texts)
         self.code: NDArray[np.uint8] = _frozen(self._codes).copy()
@@ -131,13 +133,13 @@ class Index:
         return self.notes.get(place)[1]
 
     def distributions(self) -> list[dict[str, Any]]:
-        """Return how the scores are spread by teacher, verdict, and kept or dropped, for a manifest."""
-        known = np.isfinite(self.score)
+        """Return how the rewards are spread by teacher, verdict, and kept or dropped, for a manifest."""
+        known = np.isfinite(self.reward)
         rows: list[dict[str, Any]] = []
         for name, teacher in sorted(self.teachers.items()):
             for verdict, kept in ((v, k) for v in _VERDICTS for k in (True, False)):
                 here = known & (self.teacher == teacher) & (self.verdict == _VERDICTS[verdict])
-                values = self.score[here & ((self.code == 0) == kept)]
+                values = self.reward[here & ((self.code == 0) == kept)]
                 if values.size:
                     points = np.quantile(values, [0.05, 0.25, 0.5, 0.75, 0.95])
                     shape = dict(zip(("p5", "p25", "median", "p75", "p95"), map(_short, points), strict=True))

@@ -222,7 +222,7 @@ class _Run:
             for place, pooled in enumerate(self._pool()):
                 if place >= len(index):
                     break
-                reward = float(index.score[place])
+                reward = float(index.reward[place])
                 number = reward if reward == reward and self.settings.rewarded else None
                 if index.code[place]:
                     if dropped is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from selection_pools import changed, many, read_rows, scored, select
@@ -187,7 +188,7 @@ def test_the_same_command_does_nothing_and_another_is_refused(tmp_path):
     assert (again.counts, outcome.path.stat().st_mtime_ns) == (outcome.counts, before)
     with pytest.raises(ResumeError, match=r"selection\.top \(5, now 6\)"):
         run_selection(Input(str(pool)), outcome.path, Selection(top=6))
-    with pytest.raises(ResumeError, match="export.template"):
+    with pytest.raises(ResumeError, match=r"export\.template"):
         run_selection(Input(str(pool)), outcome.path, Selection(top=5), Export.of("messages", "none"))
 
 
@@ -250,7 +251,7 @@ def test_parquet_needs_pyarrow(tmp_path, monkeypatch):
 class FakeHub:
     """Keeps what is asked of the hub."""
 
-    calls: list = []
+    calls: ClassVar[list] = []
     broken = False
 
     def create_repo(self, repository, **options):

@@ -199,7 +199,7 @@ def test_a_task_is_read_from_a_local_file(tmp_path):
 
 @pytest.mark.parametrize("name", ["nonsense", "nonsense=x.jsonl"])
 def test_an_unknown_benchmark_is_named_with_those_there_are(name):
-    with pytest.raises(UsageError, match="nonsense.*gsm8k"):
+    with pytest.raises(UsageError, match=r"nonsense.*gsm8k"):
         load_benchmarks([name])
 
 

@@ -5,6 +5,10 @@ trajectories of agents) or sampled from a policy (--policy, --n), and then kept 
 with the PRM (`--prm none` leaves that out), and every way of choosing is reported for every k, with intervals by
 problem: as Markdown on standard output, as JSON in REPORT. Steps are cut by the task's own rule unless --steps names
 one: turns for agents, else adaptive.
+
+Step benchmarks (processbench, prmbench, mr-gsm8k, bigbench-mistake, thought-anchors, and steps for any file of labelled
+steps) measure step rewards instead: --file names the data, the steps are those of its records, and REPORT.md gets the
+tables too.
 """
 
 from __future__ import annotations
@@ -17,9 +21,11 @@ from pathlib import Path
 from typing import Final
 
 from reasonflux_prm.cli.evaluate_run import EvaluateConfig, evaluate
+from reasonflux_prm.cli.evaluate_steps import add_step_flags, evaluate_steps, refuse_step_flags
 from reasonflux_prm.cli.options import ScoringConfig, add_input, add_scoring, count, input_of, scoring_of
 from reasonflux_prm.cli.policies import SPEC, PolicyConfig, add_policies, policies_of
 from reasonflux_prm.errors import UsageError
+from reasonflux_prm.evaluation.steps import STEP_BENCHMARKS, find_step_benchmark
 from reasonflux_prm.evaluation.tasks import TASKS, find_task
 from reasonflux_prm.evaluation.tasks.base import Task
 from reasonflux_prm.evaluation.tasks.graders import NAMES
@@ -33,7 +39,7 @@ FIGURES: Final = (".svg", ".png")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `evaluate`."""
-    parser.add_argument("task", metavar="TASK", nargs="?", help="the benchmark, or custom for problems of your own")
+    parser.add_argument("task", metavar="TASK", nargs="?", help="the benchmark; custom or steps for data of your own")
     parser.add_argument("-o", "--output", metavar="REPORT", help="the numbers: a .json file")
     parser.add_argument(
         "--fresh", action="store_true", help="start over and replace what is there, also if it is of other settings"
@@ -43,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _add_candidates(parser.add_argument_group("candidates"))
     _add_numbers(parser.add_argument_group("numbers"))
+    add_step_flags(parser.add_argument_group("step benchmarks"))
     add_input(parser)
     add_scoring(parser)
     add_policies(parser)
@@ -55,6 +62,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.list:
         sys.stdout.write(listing())
         return 0
+    if (benchmark := find_step_benchmark(arguments.task or "")) is not None:
+        return evaluate_steps(benchmark, arguments)
+    refuse_step_flags(arguments)
     config = _config(arguments)
     with ExitStack() as stack:
         return evaluate(config, stack)
@@ -66,6 +76,10 @@ def listing() -> str:
     for task in TASKS:
         sizes = " or ".join(f"{size:,}" for size in task.sizes) or "any"
         cells = (task.name, sizes, task.source or "(--problems)", task.grader, task.licence)
+        lines.append(f"| {' | '.join(cells)} |")
+    for benchmark in STEP_BENCHMARKS:
+        size = f"{sum(benchmark.sizes.values()):,} traces" if benchmark.sizes else "any"
+        cells = (benchmark.name, size, ", ".join(benchmark.sources) or "(--file)", "step labels", benchmark.licence)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -111,7 +111,7 @@ class _Run:
 
 def evaluate(config: EvaluateConfig, stack: ExitStack) -> int:
     """Evaluate, and return the exit code; what has to be closed goes onto `stack`."""
-    _check_output(config)
+    check_output(config.output, config.about(), fresh=config.fresh)
     run = _Run()
     problems = _known_problems(config, run)
     source = config.candidates or _sampled(config, problems, run)
@@ -130,18 +130,16 @@ def evaluate(config: EvaluateConfig, stack: ExitStack) -> int:
     return int(bool(run.trouble))
 
 
-def _check_output(config: EvaluateConfig) -> None:
-    """Make sure that nothing is lost by writing the report.
+def check_output(output: Path, about: Mapping[str, Any], *, fresh: bool) -> None:
+    """Make sure that nothing is lost by writing a report.
 
     Raises:
         ResumeError: There is something else in its place, and it is not asked to be replaced.
     """
-    output = config.output
-    if config.fresh or not output.exists():
+    if fresh or not output.exists():
         return
     try:
-        about = json.loads(output.read_text("utf-8"))["about"]
-        changed = difference(about, config.about())
+        changed = difference(json.loads(output.read_text("utf-8"))["about"], about)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ResumeError(
             f"{output} exists and is no report of evaluate; choose another output, or pass --fresh to replace it"

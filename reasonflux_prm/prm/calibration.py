@@ -22,8 +22,8 @@ from reasonflux_prm.errors import CheckpointError, UsageError
 CERTAIN: Final = 2.0**-25
 """Half the last bit of a float32 below 1: a raw reward that was rounded to 1 was at most so far from it."""
 TIE_SLOPE: Final = 1e-6
-"""How much every map rises over the whole range, whatever else it does: enough to keep the order of raw rewards where the
-data say nothing of it or a sigmoid is at its end, too little to claim a difference."""
+"""How much every map rises over the whole range, whatever else it does: enough to keep the order of raw rewards where
+the data say nothing of it or a sigmoid is at its end, too little to claim a difference."""
 _HALVINGS: Final = 60
 
 

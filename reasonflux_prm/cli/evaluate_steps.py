@@ -1,0 +1,220 @@
+"""What `evaluate` does with a step benchmark: labelled steps read, scored as they stand, and made into numbers."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from reasonflux_prm.cli.console import next_command, say
+from reasonflux_prm.cli.evaluate_run import check_output
+from reasonflux_prm.cli.options import ScoringConfig, scoring_of
+from reasonflux_prm.cli.running import counts, score_file, trace_sizes
+from reasonflux_prm.errors import InputError, UsageError
+from reasonflux_prm.records import Reject
+from reasonflux_prm.scoring.run import Input, Scorer
+from reasonflux_prm.steps.split import GIVEN
+from reasonflux_prm.traces.manifest import read_manifest
+from reasonflux_prm.traces.native import trace_row
+from reasonflux_prm.traces.write import RejectsWriter, atomic_path, json_line, read_scored, side_path
+
+if TYPE_CHECKING:
+    from reasonflux_prm.evaluation.steps.base import StepBenchmark
+    from reasonflux_prm.evaluation.steps.judged import Judged
+
+_OWN: Final[dict[str, Any]] = {"file": [], "dev": None, "threshold": None}
+"""Flags of step benchmarks alone, with their defaults."""
+_SHARED: Final = frozenset(
+    {"task", "output", "fresh", "list", "limit", "resamples", "seed", "debug"}
+    | {name for name in ScoringConfig.__dataclass_fields__ if name not in ("steps", "alpha", "aggregation")}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StepConfig:
+    """The arguments of `evaluate` with a step benchmark."""
+
+    benchmark: StepBenchmark
+    files: tuple[str, ...]
+    dev: tuple[str, ...]
+    threshold: float | None
+    limit: int | None
+    output: Path
+    fresh: bool
+    resamples: int
+    seed: int
+    scoring: ScoringConfig
+
+    def about(self) -> dict[str, Any]:
+        """Return everything that the numbers depend on and that is known beforehand, as JSON values."""
+        sources = self.files or self.benchmark.sources
+        about = {
+            "task": self.benchmark.name,
+            "files": [Input(name).fingerprint() for name in sources],
+            "dev": [Input(name).fingerprint() for name in self.dev],
+            "threshold": self.threshold,
+            "limit": self.limit,
+            "resamples": self.resamples,
+            "seed": self.seed,
+            "scoring": asdict(self.scoring),
+        }
+        return dict(json.loads(json.dumps(about)))
+
+
+def add_step_flags(group: argparse._ArgumentGroup) -> None:
+    """Add the flags of step benchmarks."""
+    group.add_argument(
+        "--file",
+        action="append",
+        default=[],
+        metavar="F",
+        help="its data: a file, a directory or a data set; may be given several times; default its place on the hub",
+    )
+    group.add_argument(
+        "--dev",
+        action="append",
+        metavar="F",
+        help="labelled steps to choose the threshold of first errors on; default GSM8K's part of processbench",
+    )
+    group.add_argument(
+        "--threshold",
+        type=float,
+        metavar="X",
+        help="a step reward below it is taken for wrong; default the middle of the PRM's range",
+    )
+
+
+def refuse_step_flags(arguments: argparse.Namespace) -> None:
+    """Refuse the flags of step benchmarks where they mean nothing.
+
+    Raises:
+        UsageError: One was given.
+    """
+    if given := [f"--{name}" for name, default in _OWN.items() if getattr(arguments, name) != default]:
+        raise UsageError(f"{', '.join(given)}: that goes with step benchmarks only; leave it out with this task")
+
+
+def evaluate_steps(benchmark: StepBenchmark, arguments: argparse.Namespace) -> int:
+    """Evaluate, and return the exit code.
+
+    Raises:
+        UsageError: A flag makes no sense here, or the PRM gives no step rewards.
+        InputError: There is nothing to read.
+    """
+    config = _config(benchmark, arguments)
+    check_output(config.output, config.about(), fresh=config.fresh)
+    scorer = config.scoring.scorer()
+    threshold = _threshold(config, scorer)
+    trouble: list[str] = []
+    judged, scored = _judge(config, config.files, "", scorer, trouble)
+    dev = _judge(config, config.dev, ".dev", scorer, trouble)[0] if config.dev else None
+    _report(config, threshold, judged, dev, scored, trouble)
+    return int(bool(trouble))
+
+
+def _config(benchmark: StepBenchmark, arguments: argparse.Namespace) -> StepConfig:
+    if arguments.output is None or not arguments.output.endswith(".json"):
+        raise UsageError("evaluate needs a place for its numbers: -o REPORT.json")
+    from reasonflux_prm.cli.main import command_parser, load_command
+
+    defaults = command_parser("evaluate", load_command("evaluate")).parse_args([])
+    others = [
+        name
+        for name, value in vars(arguments).items()
+        if name not in _SHARED and name not in _OWN and value != getattr(defaults, name)
+    ]
+    if others:
+        flags = ", ".join("--" + name.replace("_", "-") for name in others)
+        raise UsageError(f"{flags}: that means nothing to the step benchmark {benchmark.name}; leave it out")
+    arguments.steps = GIVEN
+    # Without the trajectory reward, which would cost some PRMs a second reading.
+    scoring = replace(scoring_of(arguments), alpha=0.0)
+    return StepConfig(
+        benchmark=benchmark,
+        files=tuple(arguments.file),
+        dev=tuple(arguments.dev or ()),
+        threshold=arguments.threshold,
+        limit=arguments.limit,
+        output=Path(arguments.output),
+        fresh=arguments.fresh,
+        resamples=arguments.resamples,
+        seed=arguments.seed,
+        scoring=scoring,
+    )
+
+
+def _threshold(config: StepConfig, scorer: Scorer) -> float:
+    """Return the fixed threshold.
+
+    Raises:
+        UsageError: The PRM's rewards have no middle.
+    """
+    if config.threshold is not None:
+        return config.threshold
+    spec = getattr(getattr(scorer, "prm", None), "spec", None)
+    low, high = spec.score_range if spec is not None else (0.0, 1.0)
+    if abs(low) == float("inf") or abs(high) == float("inf"):
+        raise UsageError(f"the rewards of {config.scoring.prm} have no bounds, so say with --threshold what is wrong")
+    return (low + high) / 2
+
+
+def _judge(
+    config: StepConfig, sources: Sequence[str], mark: str, scorer: Scorer, trouble: list[str]
+) -> tuple[list[Judged], Path]:
+    """Read, score and judge; what is on the disk already is not scored again."""
+    from reasonflux_prm.evaluation.steps.judged import judged_of
+
+    prepared = side_path(config.output, f"{mark}.traces.jsonl")
+    with RejectsWriter(prepared) as rejects:
+        count = _prepare(config, sources, prepared, rejects)
+    if rejects.count:
+        trouble.append(f"{rejects.count:,} refused (see {rejects.path})")
+    if not count:
+        raise InputError(f"expected labelled steps in {', '.join(sources) or config.benchmark.title}, found none")
+    source = Input(str(prepared), format="native")
+    scored = side_path(config.output, f"{mark}.scored.jsonl")
+    progress = score_file(scorer, source, scored, fresh=config.fresh, sizes=trace_sizes(source))
+    if progress.unscored:
+        trouble.append(f"{scored}: {counts(progress, scored)}")
+    return judged_of(read_scored(scored)), scored
+
+
+def _prepare(config: StepConfig, sources: Sequence[str], path: Path, rejects: Callable[[Reject], None]) -> int:
+    from reasonflux_prm.evaluation.steps.base import read_benchmark
+
+    count = 0
+    with atomic_path(path) as part, part.open("wb") as stream:
+        for trace in read_benchmark(config.benchmark, sources, rejects, config.limit):
+            stream.write(json_line(trace_row(trace)))
+            count += 1
+    return count
+
+
+def _report(
+    config: StepConfig,
+    threshold: float,
+    judged: Sequence[Judged],
+    dev: Sequence[Judged] | None,
+    scored: Path,
+    trouble: Sequence[str],
+) -> None:
+    from reasonflux_prm.evaluation.steps.report import Settings, markdown
+
+    settings = Settings(threshold, config.resamples, config.seed)
+    report = config.benchmark.report(judged, settings, dev)
+    details = {"scoring": dict(read_manifest(scored).settings)}
+    row = {"about": config.about(), **report.row(), "details": details}
+    text = markdown(report)
+    with atomic_path(side_path(config.output, ".md")) as part:
+        part.write_text(text, "utf-8")
+    with atomic_path(config.output) as part:
+        part.write_text(json.dumps(row, ensure_ascii=False, allow_nan=False, indent=1) + "\n", "utf-8")
+    sys.stdout.write(text)
+    sys.stdout.flush()
+    page = side_path(config.output, ".html")
+    parts = [f"{len(judged):,} traces", *trouble]
+    say(f"{config.output}: {'; '.join(parts)}. {next_command('view', scored, '-o', page)}")

@@ -106,8 +106,11 @@ class ScoringConfig:
         Raises:
             UsageError: A flag is out of its range or does not go with this PRM.
         """
+        if is_address(self.prm):
+            self._refuse((*_LOADING_FLAGS, *_POLICY_FLAGS))
+            return self._service()
         generative = self.prm in GENERATIVE
-        self._refuse(_CHECKPOINT_FLAGS if generative else _POLICY_FLAGS)
+        self._refuse((*_LOADING_FLAGS, *_WINDOW_FLAGS) if generative else _POLICY_FLAGS)
         return self._verifier() if generative else self._engine()
 
     def _refuse(self, names: tuple[str, ...]) -> None:
@@ -138,6 +141,19 @@ class ScoringConfig:
         )
         return Engine(prm, settings)
 
+    def _service(self) -> Scorer:
+        from reasonflux_prm.serving.client import Client
+        from reasonflux_prm.serving.remote import RemoteScorer
+
+        return RemoteScorer(
+            Client(self.prm),
+            alpha=self.alpha,
+            aggregation=self.aggregation,
+            steps=self.steps,
+            overflow=self.overflow,
+            overlap=self.overlap,
+        )
+
     def _verifier(self) -> GenerativeScorer:
         from reasonflux_prm.policy.openai_compatible import OpenAICompatiblePolicy
         from reasonflux_prm.scoring.generative_run import GenerativeScorer
@@ -157,17 +173,13 @@ class ScoringConfig:
         )
 
 
-_CHECKPOINT_FLAGS: Final = (
-    "family",
-    "revision",
-    "reference",
-    "dtype",
-    "device",
-    "context",
-    "overflow",
-    "overlap",
-    "pack_tokens",
-)
+def is_address(prm: str) -> bool:
+    """Return whether `--prm` names a service (`reasonflux-prm serve`) and not a checkpoint."""
+    return prm.startswith(("http://", "https://"))
+
+
+_LOADING_FLAGS: Final = ("family", "revision", "reference", "dtype", "device", "context", "pack_tokens")
+_WINDOW_FLAGS: Final = ("overflow", "overlap")
 _POLICY_FLAGS: Final = ("policy_model", "policy_url", "samples")
 
 
@@ -193,9 +205,9 @@ def _add_prm(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--prm",
         default="embedded",
-        metavar="NAME|HUB_ID|FOLDER",
-        help="the PRM: embedded, a name that `reasonflux-prm models` lists, a hub id, a checkpoint folder, or "
-        f"{' or '.join(GENERATIVE)}; default embedded",
+        metavar="NAME|HUB_ID|FOLDER|URL",
+        help="the PRM: embedded, a name that `reasonflux-prm models` lists, a hub id, a checkpoint folder, the address "
+        f"of a service (`reasonflux-prm serve`), or {' or '.join(GENERATIVE)}; default embedded",
     )
     group.add_argument("--family", metavar="NAME", help="the PRM's family, where its files do not tell it")
     group.add_argument("--revision", metavar="REV", help="branch, tag or commit on the hub")

@@ -16,14 +16,13 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from reasonflux_prm.errors import ContextError, InputError, ReasonFluxError, UsageError
-from reasonflux_prm.records import ScoredTrace, Status
-from reasonflux_prm.scoring.engine import Work
+from reasonflux_prm.records import ScoredTrace, Status, Trace
 from reasonflux_prm.serving import messages as m
-from reasonflux_prm.serving.gate import App, Gate, HungUp
+from reasonflux_prm.serving.gate import HUNG_UP, App, Gate, HungUp
 from reasonflux_prm.serving.limits import Refusal
 from reasonflux_prm.serving.metrics import CONTENT_TYPE
 from reasonflux_prm.serving.openrlhf import reference_answer, rewards_of, trace_of
-from reasonflux_prm.serving.pooling import Pooler, Prompt, base64_of
+from reasonflux_prm.serving.pooling import Pooler, Prompt, PromptWork, base64_of
 from reasonflux_prm.serving.service import Answer, Service
 from reasonflux_prm.traces.jsonl import json_object
 from reasonflux_prm.traces.native import SCORE_COLUMNS
@@ -129,10 +128,11 @@ def _add_get_reward(router: APIRouter, service: Service) -> None:
                 raise UsageError(f"expected one of {name} for each query, got {len(given)} for {len(body.query)}")
         prompts = body.prompts or [None] * len(body.query)
         labels = body.labels or [None] * len(body.query)
-        traces = [
-            trace_of(query, prompt, id=f"query:{index}", answer=reference_answer(label))
-            for index, (query, prompt, label) in enumerate(zip(body.query, prompts, labels, strict=True))
-        ]
+
+        def make(index: int) -> Trace:
+            return trace_of(
+                body.query[index], prompts[index], id=f"query:{index}", answer=reference_answer(labels[index])
+            )
 
         def render(answer: Answer) -> bytes:
             for record in answer.scored:
@@ -140,7 +140,7 @@ def _add_get_reward(router: APIRouter, service: Service) -> None:
                     raise ReasonFluxError(f"{record.trace.id} has no reward: {record.status.value}: {record.note}")
             return _json(asdict(rewards_of(answer.scored, service.prm.spec.score_range)))
 
-        return _json_response(await _unless_gone(request, service.score_traces(traces, render)))
+        return _json_response(await _unless_gone(request, service.score_traces(make, len(body.query), render)))
 
 
 def _add_pooling(router: APIRouter, service: Service, pooler: Pooler) -> None:
@@ -153,22 +153,20 @@ def _add_pooling(router: APIRouter, service: Service, pooler: Pooler) -> None:
                 404, f"expected the model {name}, which is the one served here, got {body.model}", "UsageError"
             )
         parts = body.prompts() if isinstance(body, m.PoolingTextRequest) else [body.messages]
-        prompts: list[Prompt] = []
 
-        def prepare() -> list[Work]:
-            prompts.extend(_prompt(pooler, part, body) for part in parts)
-            return [pooler.work(prompt) for prompt in prompts]
+        def make(index: int) -> PromptWork:
+            return pooler.work(_prompt(pooler, parts[index], body))
 
-        def render(works: list[Work]) -> bytes:
-            tokens = sum(len(prompt.tokens) for prompt in prompts)
-            rows = [pooler.data(prompt, work) for prompt, work in zip(prompts, works, strict=True)]
+        def render(works: list[PromptWork]) -> bytes:
+            tokens = sum(len(work.prompt.tokens) for work in works)
+            rows = [pooler.data(work) for work in works]
             encode = base64_of if body.encoding_format == "base64" else list
             data = [{"index": index, "object": "pooling", "data": encode(row)} for index, row in enumerate(rows)]
             usage = {"prompt_tokens": tokens, "total_tokens": tokens, "completion_tokens": 0}
             head = {"id": f"pool-{body.request_id or uuid4().hex}", "object": "list", "created": int(time.time())}
             return _json({**head, "model": name, "data": data, "usage": usage})
 
-        return _json_response(await _unless_gone(request, service.read(prepare, len(parts), render)))
+        return _json_response(await _unless_gone(request, service.read(make, len(parts), render)))
 
 
 def _prompt(pooler: Pooler, part: Any, body: m.PoolingTextRequest | m.PoolingMessagesRequest) -> Prompt:
@@ -274,6 +272,10 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(Refusal)
     async def refused(_: Request, refusal: Refusal) -> Response:
         return Response(_json(refusal.body()), refusal.status, refusal.headers(), "application/json")
+
+    @app.exception_handler(HungUp)
+    async def gone(_: Request, error: HungUp) -> Response:
+        return Response(status_code=HUNG_UP)
 
     @app.exception_handler(ReasonFluxError)
     async def ours(request: Request, error: ReasonFluxError) -> Response:

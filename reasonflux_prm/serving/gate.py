@@ -27,8 +27,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OPEN_PATHS: Final = frozenset({"/health", "/health/live", "/health/ready"})
 """Answered without the token: probes have none."""
-_HUNG_UP = 499
-"""Counted, never sent: nginx's code for a client that closed the connection."""
+HUNG_UP = 499
+"""Counted, and read by nobody: nginx's code for a client that closed the connection."""
 
 
 class HungUp(Exception):
@@ -60,7 +60,7 @@ class Gate:
         except Refusal as refusal:
             await answer.refuse(refusal)
         except HungUp:
-            answer.status = _HUNG_UP
+            answer.status = HUNG_UP
         except Exception:  # a fault of ours; it was answered with 500 where it happened
             _log.exception("%s %s failed", scope["method"], scope["path"])
         finally:

@@ -30,7 +30,9 @@ _CONTROL: Final = re.compile(
     r"<[|｜][^<>|｜\s]{1,40}[|｜]>|</?s>|<(?:bos|eos|pad|unk)>|<(?:start|end)_of_turn>|\[/?(?:INST|PAD)\]"
 )
 """Control tokens by their look."""
-_END: Final = re.compile(rf"(?:\s*(?:{_CONTROL.pattern}))+\s*\Z")
+_LAST: Final = re.compile(rf"(?:{_CONTROL.pattern})\Z")
+_LONGEST_CONTROL: Final = 48
+"""Characters that `_CONTROL` can match, at most."""
 _EDGE: Final = re.compile(rf"\A(?:\s*(?:{_CONTROL.pattern}))+\s*")
 _BLANK_OR_CONTROL: Final = re.compile(rf"{_CONTROL.pattern}|\s+")
 
@@ -56,7 +58,7 @@ def trace_of(query: str, prompt: str | None, *, id: str, answer: str | None = No
         answer: The reference answer.
     """
     read, written = _split(query, prompt)
-    written = _END.sub("", written)
+    written = _without_end(written)
     for opening, closing in THINK_PAIRS:
         # Templates of thinking models write the opening mark themselves, so it stands in the prompt.
         if read.rstrip().endswith(opening) and not written.lstrip().startswith(opening):
@@ -88,25 +90,49 @@ def _end_of(prompt: str, query: str) -> int | None:
     wanted = _BLANK_OR_CONTROL.sub("", prompt)
     if not wanted:
         return None
-    found = 0
-    at = 0
-    while found < len(wanted):
-        if skipped := _BLANK_OR_CONTROL.match(query, at):
-            at = skipped.end()
-        elif at < len(query) and query[at] == wanted[found]:
-            at, found = at + 1, found + 1
-        else:
-            return None
-    # What the template puts behind the user's words goes with the prompt.
-    while turn := _OPENING.match(query, _after_controls(query, at)):
+    pieces: list[str] = []
+    found = at = 0
+    for gap in (*_BLANK_OR_CONTROL.finditer(query), None):
+        stop = len(query) if gap is None else gap.start()
+        pieces.append(query[at:stop])
+        if found + stop - at >= len(wanted) or gap is None:
+            break
+        found += stop - at
+        at = gap.end()
+    if not "".join(pieces).startswith(wanted):
+        return None
+    return _after_template(query, at + len(wanted) - found, prompt)
+
+
+def _after_template(query: str, at: int, prompt: str) -> int:
+    """Skip the control tokens that end the prompt, and what a template puts between the user's words and the answer."""
+    for control in _CONTROL.finditer(prompt, len(_without_end(prompt))):
+        start = at + _blank(query, at)
+        at = start + len(control.group()) if query.startswith(control.group(), start) else at
+    while turn := _OPENING.search(query, at):
+        if _BLANK_OR_CONTROL.sub("", query[at : turn.start()]):
+            break
         at = turn.end()
     return at
 
 
-def _after_controls(query: str, at: int) -> int:
-    rest = _OPENING.search(query, at)
-    between = query[at : rest.start()] if rest else ""
-    return rest.start() if rest and not _BLANK_OR_CONTROL.sub("", between) else at
+def _blank(text: str, start: int) -> int:
+    stop = start
+    while stop < len(text) and text[stop].isspace():
+        stop += 1
+    return stop - start
+
+
+def _without_end(text: str) -> str:
+    """Drop control tokens and blank space from the end; in linear time, whatever the policy wrote a thousand times."""
+    stop = len(text)
+    while True:
+        while stop and text[stop - 1].isspace():
+            stop -= 1
+        last = _LAST.search(text, max(0, stop - _LONGEST_CONTROL), stop)
+        if last is None:
+            return text[:stop]
+        stop = last.start()
 
 
 def _speaker(turn: re.Match[str]) -> str:
@@ -117,16 +143,16 @@ def _speaker(turn: re.Match[str]) -> str:
 def _problem(read: str) -> str:
     """Return what the user asked: the turns of a rendered prompt without the system's, or the text as it is."""
     turns = list(_OPENING.finditer(read))
-    ends = [turn.start() for turn in turns[1:]] + [len(read)]
+    ends = [*(turn.start() for turn in turns[1:]), len(read)]
     said = [
-        (_speaker(turn), _END.sub("", read[turn.end() : end]).strip()) for turn, end in zip(turns, ends, strict=True)
+        (_speaker(turn), _without_end(read[turn.end() : end]).strip()) for turn, end in zip(turns, ends, strict=False)
     ]
     while said and said[-1][0] == "assistant":  # the turn that the policy is to write
         said.pop()
     said = [(role, text) for role, text in said if role != "system" and text]
     if said:
         return conversation(said)
-    return _END.sub("", _EDGE.sub("", read)).strip()
+    return _without_end(_EDGE.sub("", read)).strip()
 
 
 def rewards_of(scored: Sequence[ScoredTrace], score_range: tuple[float, float]) -> Rewards:

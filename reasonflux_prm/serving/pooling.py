@@ -45,6 +45,13 @@ class Prompt:
     """Positions, in the order in which they are answered."""
 
 
+@dataclass(slots=True, kw_only=True)
+class PromptWork(Work):
+    """A prompt on its way through the PRM."""
+
+    prompt: Prompt
+
+
 class Pooler:
     """Turns prompts into windows, and what was read in them into labels.
 
@@ -87,7 +94,8 @@ class Pooler:
         """
         most = self.prm.spec.context_length
         if truncate is not None:
-            tokens = tokens[-(most if truncate == -1 else truncate) :]
+            kept = most if truncate == -1 else truncate
+            tokens = tokens[max(0, len(tokens) - kept) :]
         if not tokens:
             raise InputError("expected at least one token, got none: the input is empty")
         if not 0 <= min(tokens) <= max(tokens) < self._vocabulary:
@@ -150,16 +158,17 @@ class Pooler:
             raise InputError("expected text from the assistant, got none")
         return segmented
 
-    def work(self, prompt: Prompt) -> Work:
+    def work(self, prompt: Prompt) -> PromptWork:
         """Return what the batcher runs."""
-        if not prompt.reads:
-            return Work()
+        work = PromptWork(prompt=prompt)
         ordered = sorted(prompt.reads)
         starts = [0, *(at + 1 for at in ordered[:-1])]
-        reads = tuple(Read(at, at, start, at + 1) for start, at in zip(starts, ordered, strict=True))
-        return Work([Window(prompt.tokens, reads)])
+        reads = tuple(Read(at, at, start, at + 1) for start, at in zip(starts, ordered, strict=False))
+        if reads:
+            work.windows.append(Window(prompt.tokens, reads))
+        return work
 
-    def data(self, prompt: Prompt, work: Work) -> Labels:
+    def data(self, work: PromptWork) -> Labels:
         """Return the labels of what was read.
 
         Raises:
@@ -167,7 +176,7 @@ class Pooler:
         """
         if work.status is not Status.SCORED:
             raise ReasonFluxError(work.problem or work.status.value)
-        return [self._labels(work.rewards[at]) for at in prompt.reads]
+        return [self._labels(work.rewards[at]) for at in work.prompt.reads]
 
     def _labels(self, reward: float) -> list[float]:
         if self.labels == 1:

@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, TypeVar
 
 from reasonflux_prm.errors import InputError
@@ -26,7 +25,10 @@ from reasonflux_prm.serving.metrics import Metrics
 from reasonflux_prm.traces.formats import read_row
 
 T = TypeVar("T")
+W = TypeVar("W", bound=Work)
 
+AT_A_TIME = 8
+"""Records of a request that are cut and tokenised before another request has its turn."""
 _LONGEST_RETRY_S = 60
 REFUSED = "refused"
 """What becomes of a record that holds no trace; it has no status, since there is no scored record of it."""
@@ -116,58 +118,75 @@ class Service:
             UsageError: An option is out of its range.
             Refusal: There is no room, or the service stops.
         """
-        engine = self.engine_for(options)
-        return await self._answer(engine, partial(_read_rows, rows, format), len(rows), render, patient=False)
 
-    async def score_traces(self, traces: Sequence[Trace], render: Callable[[Answer], T]) -> T:
+        def read(index: int) -> list[Trace]:
+            return read_row(rows[index], f"record:{index}", format)
+
+        return await self._score(self.engine_for(options), read, len(rows), render, patient=False)
+
+    async def score_traces(self, make: Callable[[int], Trace], count: int, render: Callable[[Answer], T]) -> T:
         """Score traces, however long the queue is: waits for room where `score_rows` refuses.
+
+        Args:
+            make: Makes the trace of an index below `count`, away from the event loop.
+            count: Of the traces.
+            render: Makes the answer of what came out, away from the event loop.
 
         Raises:
             Refusal: There never will be room, or the service stops.
         """
-        return await self._answer(self.engine, lambda: (list(traces), []), len(traces), render, patient=True)
+        return await self._score(self.engine, lambda index: [make(index)], count, render, patient=True)
 
-    async def read(self, prepare: Callable[[], list[Work]], count: int, render: Callable[[list[Work]], T]) -> T:
+    async def read(self, make: Callable[[int], W], count: int, render: Callable[[list[W]], T]) -> T:
         """Read windows of a request's own making.
 
         Args:
-            prepare: Makes them, one work a part of the request, away from the event loop.
-            count: How many works it makes.
-            render: Makes the answer.
+            make: Makes the work of an index below `count`, away from the event loop.
+            count: Of the works.
+            render: Makes the answer, away from the event loop.
 
         Raises:
             Refusal: There is no room, or the service stops.
         """
-        async with self._places(count, patient=False) as places:
-            works = await self._away(prepare)
-            await places(len(works), sum(work.tokens for work in works))
-            await self._run(works)
-            return await self._away(render, works)
+        return await self._answer(lambda index: [make(index)], count, render, patient=False)
 
-    async def _answer(
+    async def _score(
         self,
         engine: Engine,
-        read: Callable[[], tuple[list[Trace], list[Unread]]],
+        read: Callable[[int], list[Trace]],
         count: int,
         render: Callable[[Answer], T],
         *,
         patient: bool,
     ) -> T:
-        def prepare() -> tuple[list[TraceWork], list[Unread]]:
-            traces, rejects = read()
-            return [engine.prepare(trace) for trace in traces], rejects
+        rejects: list[Unread] = []
 
-        def finish(works: Sequence[TraceWork], rejects: list[Unread]) -> T:
+        def make(index: int) -> list[TraceWork]:
+            try:
+                return [engine.prepare(trace) for trace in read(index)]
+            except InputError as error:
+                rejects.append(Unread(index, str(error)))
+                return []
+
+        def finish(works: list[TraceWork]) -> T:
             answer = Answer([engine.record(work) for work in works], rejects)
             counts = Counter(scored.status.value for scored in answer.scored)
             self.metrics.scored(counts + Counter({REFUSED: len(rejects)}))
             return render(answer)
 
+        return await self._answer(make, count, finish, patient=patient)
+
+    async def _answer(
+        self, make: Callable[[int], list[W]], count: int, finish: Callable[[list[W]], T], *, patient: bool
+    ) -> T:
+        works: list[W] = []
         async with self._places(count, patient=patient) as places:
-            works, rejects = await self._away(prepare)
-            await places(len(works), sum(work.tokens for work in works))
+            for start in range(0, count, AT_A_TIME):
+                indices = range(start, min(start + AT_A_TIME, count))
+                works += await self._away(lambda indices=indices: [work for index in indices for work in make(index)])
+                await places(max(count, len(works)), sum(work.tokens for work in works))
             await self._run(works)
-            return await self._away(finish, works, rejects)
+            return await self._away(finish, works)
 
     # --- how ---------------------------------------------------------------------------------------------------------
 
@@ -238,14 +257,3 @@ class Service:
 def stopping() -> Refusal:
     """Return what requests are told once the service stops."""
     return Refusal(503, "the service is stopping; ask again when it is back", "ServiceError", 5)
-
-
-def _read_rows(rows: Sequence[Mapping[str, Any]], format: str) -> tuple[list[Trace], list[Unread]]:
-    traces: list[Trace] = []
-    rejects: list[Unread] = []
-    for index, row in enumerate(rows):
-        try:
-            traces += read_row(row, f"record:{index}", format)
-        except InputError as error:
-            rejects.append(Unread(index, str(error)))
-    return traces, rejects

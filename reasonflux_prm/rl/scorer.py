@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
@@ -72,6 +73,8 @@ class RolloutScorer:
     paper's release counts it), None where there is no reference, or the grader could not tell for a reason of its own.
     A completion whose thinking was cut off has no response, and so no answer.
 
+    Trainers call rewards from many threads; the PRM scores for one at a time.
+
     Args:
         score: The PRM; None for shapings that need none.
         grader: Judges final answers; None leaves outcomes to be None.
@@ -93,6 +96,7 @@ class RolloutScorer:
         self.counts: Counter[str] = Counter()
         """Rollouts without a reward or without places for their steps, by reason."""
         self._score, self._grader, self._unit, self._penalty = score, grader, unit, penalty
+        self._lock = threading.Lock()
 
     def __call__(self, samples: Sequence[Sampled]) -> list[Rewarded]:
         """Score completions; in order, one for one.
@@ -106,7 +110,7 @@ class RolloutScorer:
             Trace(str(n), sample.problem, own.thinking, own.response, sample.answer, thinking_closed=own.closed)
             for n, (sample, own) in enumerate(zip(samples, completions, strict=True))
         ]
-        scored = list(self._score(traces)) if self._score is not None else [None] * len(traces)
+        scored = self._records(traces)
         if len(scored) != len(traces):
             raise UsageError(f"the PRM must give one record for each of {len(traces)} traces, and gave {len(scored)}")
         verdicts = self._verdicts(traces)
@@ -117,6 +121,12 @@ class RolloutScorer:
             rollout = self._rollout(sample, own, completion, record, verdict)
             found.append(Rewarded(rollout, completion, record, verdict))
         return found
+
+    def _records(self, traces: Sequence[Trace]) -> Sequence[ScoredTrace | None]:
+        if self._score is None:
+            return [None] * len(traces)
+        with self._lock:
+            return list(self._score(traces))
 
     def _decoded(self, sample: Sampled) -> Decoded | None:
         if sample.ids is not None and self.tokenizer is not None:
@@ -244,4 +254,5 @@ def _completion(sample: Sampled, decoded: Decoded | None) -> Completion:
     text = sample.text or ""
     if sample.thinking is None:
         return split_completion(text, thinking_open=sample.thinking_open)
-    return Completion(text, sample.thinking, text, True, {"response": ((0, 0),)})
+    # Thinking with nothing behind it was cut off.
+    return Completion(text, sample.thinking, text, bool(text) or not sample.thinking, {"response": ((0, 0),)})

@@ -1,9 +1,13 @@
 """A policy that runs in this process with `transformers`: requests that wait are sorted and run in batches.
 
-A request with a seed gets the same text from the same batch, always. What it is batched with changes the shapes of the
-matrix products and with them the last bits of the model's numbers, so across batches texts agree until two tokens are
-within rounding of each other: seldom in float32, after some hundreds of tokens in bfloat16. Every sample draws from a
-random stream of its own, which depends on nothing but the seed and the sample's index.
+A request with a seed gets the same text from the same batch, always. What it is batched with, and how much of its
+prompt was read before, changes the shapes of the matrix products and with them the last bits of the model's numbers,
+so across batches texts agree until two tokens are within rounding of each other: seldom in float32, after some
+hundreds of tokens in bfloat16. Every sample draws from a random stream of its own, which depends on nothing but the
+seed and the sample's index.
+
+Prompts are read once: samples of one request share theirs, and a search that goes on from what was written before
+reads only what is new (`policy.prefixes`).
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ import gc
 import logging
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
@@ -24,14 +28,20 @@ from reasonflux_prm.policy.model_files import ModelFiles
 from reasonflux_prm.policy.thinking import split_thinking
 
 if TYPE_CHECKING:
-    from reasonflux_prm.policy.sampling import Row
+    import torch
+
+    from reasonflux_prm.policy.past import Past
+    from reasonflux_prm.policy.prefill import PromptReader
+    from reasonflux_prm.policy.sampling import Row, Seen
 
 log = logging.getLogger(__name__)
 
 _CPU_SEQUENCES, _GPU_SEQUENCES = 16, 512
 _CPU_TOKENS = 65_536
-_SHARE_OF_FREE_MEMORY = 0.8
-"""How much of a GPU's free memory the keys and values of a batch may take, before any memory was seen to run out."""
+_CPU_PREFIX_BYTES = 2**30
+_BATCH_SHARE, _PREFIX_SHARE = 0.6, 0.2
+"""How much of a GPU's free memory the keys and values of a batch, and those of prefixes, may take, before any memory
+was seen to run out."""
 _PREFILL_TOKENS = 32_768
 """Tokens of the prompts that are read at once; more only costs memory."""
 _CONTEXT = 8
@@ -65,6 +75,9 @@ class LocalPolicy:
         batch_sequences: Most sequences of a batch; default 16 on a CPU, 512 on a GPU.
         batch_tokens: Most tokens of a batch, prompts and what may be written, padding included; default 65,536 on a
             CPU, and on a GPU as many as its free memory holds keys and values of. Halved where memory runs out.
+        prefix_bytes: Most bytes of keys and values to keep of what was read and written, for requests that go on from
+            it; default 1 GiB on a CPU, and a fifth of a GPU's free memory. 0 keeps none. Models whose layers do not
+            all keep the same (sliding windows) keep none.
 
     Raises:
         MissingExtra: `transformers` is not installed.
@@ -80,11 +93,14 @@ class LocalPolicy:
         dtype: str | None = None,
         batch_sequences: int | None = None,
         batch_tokens: int | None = None,
+        prefix_bytes: int | None = None,
     ) -> None:
         if any(limit is not None and limit < 1 for limit in (batch_sequences, batch_tokens)):
             raise UsageError(
                 f"batch_sequences and batch_tokens must be at least 1, and are {batch_sequences} and {batch_tokens}"
             )
+        if prefix_bytes is not None and prefix_bytes < 0:
+            raise UsageError(f"prefix_bytes must be at least 0, and is {prefix_bytes}")
         self._files = ModelFiles(model)
         import torch
 
@@ -98,7 +114,9 @@ class LocalPolicy:
         self._most_tokens = batch_tokens or (_CPU_TOKENS if on_cpu else None)
         self.concurrency = 2 * self._most_sequences
         """A batch that runs, and one that waits and is sorted meanwhile."""
+        self._prefix_bytes = _CPU_PREFIX_BYTES if prefix_bytes is None and on_cpu else prefix_bytes
         self._model: Any = None
+        self._reader: PromptReader | None = None
         self._prompt = ChatPrompt(self._files.tokenizer, self.name)
         self._gatherer = Gatherer(self._answer)
 
@@ -126,7 +144,7 @@ class LocalPolicy:
         """Free the model's memory; requests under way are given up at their next token."""
         self._gatherer.close()
         if self._model is not None:
-            self._model = None
+            self._model = self._reader = None
             if self._device.type == "cuda":
                 import torch
 
@@ -150,7 +168,10 @@ class LocalPolicy:
 
     def _load(self) -> None:
         import torch
-        from transformers import AutoModelForCausalLM, GenerationConfig
+        from transformers import AutoModelForCausalLM
+
+        from reasonflux_prm.policy.past import kept_shape
+        from reasonflux_prm.policy.prefill import PromptReader
 
         try:
             model = AutoModelForCausalLM.from_pretrained(
@@ -161,19 +182,13 @@ class LocalPolicy:
                 f"the model {self.name} could not be loaded ({type(error).__name__}: {error})"
             ) from error
         self._ends = self._files.end_tokens(model.generation_config.eos_token_id)
-        # What a model's authors recommend (a temperature, a repetition penalty) must not mix with what is asked.
-        model.generation_config = GenerationConfig(
-            do_sample=False, eos_token_id=sorted(self._ends) or None, pad_token_id=self._files.pad_token
-        )
         self._model = model.eval()
-        self._most_tokens = self._most_tokens or self._tokens_in_memory()
-
-    def _tokens_in_memory(self) -> int:
-        import torch
-
         free, _ = torch.cuda.mem_get_info(self._device) if self._device.type == "cuda" else (2**33, None)
         per_token = self._files.cache_values_per_token() * getattr(torch, self._dtype).itemsize
-        return max(1, int(_SHARE_OF_FREE_MEMORY * free / per_token))
+        self._most_tokens = self._most_tokens or max(1, int(_BATCH_SHARE * free / per_token))
+        kept = int(_PREFIX_SHARE * free) if self._prefix_bytes is None else self._prefix_bytes
+        if shape := kept_shape(self._model, self._device):
+            self._reader = PromptReader(self._model, shape, self._files.pad_token, _PREFILL_TOKENS, kept, self._device)
 
     def _samples(self, asked: Asked) -> list[_Sample]:
         """Return one sample for each of `n`; none for a request that cannot be run, which is told so."""
@@ -226,6 +241,8 @@ class LocalPolicy:
                 raise
             reason = str(error).partition("\n")[0]
         # Not in the except clause, where the traceback keeps the batch's tensors alive.
+        if self._reader:
+            self._reader.prefixes.clear()
         _free_memory()
         if len(batch) == 1:
             batch[0].outcome = PolicyError(
@@ -235,7 +252,7 @@ class LocalPolicy:
             return
         for one, before in zip(batch, state, strict=True):
             one.row.stream.setstate(before)
-            one.row.ended = None
+            one.row.reset()
         half = len(batch) // 2
         self._most_tokens = half * max(one.length for one in batch)
         log.warning(
@@ -246,47 +263,48 @@ class LocalPolicy:
 
     def _write(self, batch: list[_Sample]) -> None:
         import torch
-        from transformers import LogitsProcessorList, StoppingCriteriaList
 
-        from reasonflux_prm.policy.prefill import shared_past
-        from reasonflux_prm.policy.sampling import RowSampler, RowStops
+        from reasonflux_prm.policy.decoding import write
 
         rows = [one.row for one in batch]
-        start = max(len(row.prompt) for row in rows)
-        fill = [start - len(row.prompt) for row in rows]
-        pad = self._files.pad_token
-        tokens = torch.tensor([[pad] * empty + row.prompt for empty, row in zip(fill, rows, strict=True)])
-        mask = torch.tensor([[0] * empty + [1] * len(row.prompt) for empty, row in zip(fill, rows, strict=True)])
-        tokens, mask = tokens.to(self._device), mask.to(self._device)
-        sampler = RowSampler(rows, self._device)
-        stops = RowStops(rows, start, self._files.text, self._device, lambda: self._gatherer.closed)
         with torch.inference_mode():
-            written = self._model.generate(
-                tokens,
-                attention_mask=mask,
-                past_key_values=shared_past(self._model, tokens, mask, _PREFILL_TOKENS),
-                max_new_tokens=max(row.limit for row in rows),
-                prefill_chunk_size=max(1, _PREFILL_TOKENS // len(rows))
-                if start * len(rows) > _PREFILL_TOKENS
-                else None,
-                logits_processor=LogitsProcessorList([sampler]),
-                stopping_criteria=StoppingCriteriaList([stops]),
+            write(
+                self._past(rows),
+                rows,
+                self._ends,
+                self._files.text,
+                self._device,
+                closing=lambda: self._gatherer.closed,
+                ended=self._keep,
             )
         if self._gatherer.closed:
             return  # cut off anywhere, and not where the model ended
-        logprobs = sampler.logprobs(self._files.word)
-        for index, (one, row) in enumerate(zip(batch, written[:, start:].tolist(), strict=True)):
-            if sampler.broken[index]:
+        for one in batch:
+            if one.row.broken:
                 one.outcome = PolicyError(
                     f"{self.name} gave scores that are no numbers in {self._dtype}; take another dtype"
                 )
             else:
-                one.outcome = self._completion(one, row, None if logprobs is None else logprobs[index])
+                one.outcome = self._completion(one)
 
-    def _completion(self, sample: _Sample, written: list[int], logprobs: list[TokenLogprob] | None) -> Completion:
-        """Read what a row holds, which may go on behind the sample's own end."""
+    def _past(self, rows: list[Row]) -> Past:
+        """Return the past of a batch's prompts, all but their last tokens."""
+        from reasonflux_prm.policy.past import KeptPast, ModelsPast
+
+        prompts = [row.prompt[:-1] for row in rows]
+        reader = self._reader
+        if reader is None:
+            return ModelsPast(self._model, prompts, self._files.pad_token, _PREFILL_TOKENS, self._device)
+        return KeptPast(self._model, reader.shape, reader.read(prompts), max(row.limit for row in rows), self._device)
+
+    def _keep(self, row: Row, past: torch.Tensor | None) -> None:
+        """Keep what a row has read, if it may be gone on from: a step of a search, and not the end of a text."""
+        if past is not None and self._reader and row.stop and row.written[-1] not in self._ends:
+            self._reader.prefixes.add(row.prompt + row.written[:-1], past)
+
+    def _completion(self, sample: _Sample) -> Completion:
         row = sample.row
-        tokens = written[: row.limit if row.ended is None else row.ended]
+        tokens = row.written
         end = next((place for place, token in enumerate(tokens) if token in self._ends), None)
         request = sample.asked.request
         whole = self._behind(row.prompt, tokens[:end]) if request.prefix else self._files.text(tokens[:end])
@@ -296,12 +314,17 @@ class LocalPolicy:
             text,
             thinking,
             "length" if end is None and cut is None else "stop",
-            logprobs=None
-            if logprobs is None or row.logprobs is None
-            else tuple(replace(one, top=one.top[: row.logprobs]) for one in logprobs[: len(tokens[:end])]),
+            logprobs=None if row.logprobs is None else self._logprobs(row.seen[:end]),
             prompt_tokens=len(row.prompt) if sample.index == 0 else 0,
-            completion_tokens=len(tokens) if end is None else end + 1,
+            completion_tokens=len(tokens),
             stopped_at=met if row.stop else None,
+        )
+
+    def _logprobs(self, seen: Sequence[Seen]) -> tuple[TokenLogprob, ...]:
+        word = self._files.word
+        return tuple(
+            TokenLogprob(word(token), value, tuple((word(one), logprob) for one, logprob in top))
+            for token, value, top in seen
         )
 
     def _behind(self, prompt: list[int], tokens: list[int]) -> str:

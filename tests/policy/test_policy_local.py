@@ -5,6 +5,7 @@ import random
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
@@ -222,22 +223,35 @@ def test_batches_are_bounded_by_tokens(fresh, monkeypatch):
     assert all(len(batch) * max(batch) <= 200 or len(batch) == 1 for batch in batches)
 
 
+class Watched:
+    """A model that tells of every reading before it reads."""
+
+    def __init__(self, model, before):
+        self.model, self.before = model, before
+
+    def __call__(self, **arguments):
+        self.before(arguments["input_ids"])
+        return self.model(**arguments)
+
+    def __getattr__(self, name):
+        return getattr(self.model, name)
+
+
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")])
-def test_where_memory_runs_out_the_batch_is_halved_and_no_text_changes(policy, fresh, error):
+def test_where_memory_runs_out_the_batch_is_halved_and_no_text_changes(policy, fresh, error, monkeypatch):
     requests = [ask(content, temperature=1.0, seed=5) for content in CONTENTS] * 2
     expected = [[one.text for one in outcome] for outcome in policy.generate(requests)]
     small = fresh()
     small.generate([ask()])
-    generate, sizes = small._model.generate, []
+    write, sizes, large = small._write, [], []
+    monkeypatch.setattr(small, "_write", lambda batch: (sizes.append(len(batch)), large.clear(), write(batch)))
 
-    def tight(tokens, **settings):
-        sizes.append(len(tokens))
-        if len(tokens) > 3:
-            generate(tokens, **{**settings, "max_new_tokens": 2})  # random numbers are drawn before memory runs out
+    def tight(tokens):
+        large.append(len(tokens) > 3)
+        if sum(large) > 2:  # random numbers are drawn before memory runs out
             raise error
-        return generate(tokens, **settings)
 
-    small._model.generate = tight
+    small._model = Watched(small._model, tight)
     assert [[one.text for one in outcome] for outcome in small.generate(requests)] == expected
     assert sizes == [12, 6, 3, 3, 6, 3, 3]
     sizes.clear()
@@ -245,17 +259,17 @@ def test_where_memory_runs_out_the_batch_is_halved_and_no_text_changes(policy, f
     assert max(sizes) <= 12
 
 
-def test_one_sequence_that_does_not_fit_is_that_requests_error(fresh):
+def test_one_sequence_that_does_not_fit_is_that_requests_error(fresh, monkeypatch):
     policy = fresh()
     policy.generate([ask()])
-    generate = policy._model.generate
+    write = policy._write
 
-    def tight(tokens, **settings):
-        if tokens.shape[1] > 60:
+    def tight(batch):
+        if any(len(one.row.prompt) > 60 for one in batch):
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return generate(tokens, **settings)
+        write(batch)
 
-    policy._model.generate = tight
+    monkeypatch.setattr(policy, "_write", tight)
     fine, large = policy.generate([ask(), ask("x" * 60)])
     assert len(fine) == 1
     assert "not enough memory for a sequence of" in str(large)
@@ -264,29 +278,24 @@ def test_one_sequence_that_does_not_fit_is_that_requests_error(fresh):
 def test_another_failure_of_the_model_is_told_and_hangs_nobody(fresh):
     policy = fresh()
     policy.generate([ask()])
-    policy._model.generate = lambda *_, **__: 1 / 0
+    policy._model = Watched(policy._model, lambda _: 1 / 0)
     assert "ZeroDivisionError" in str(policy.generate([ask()])[0])
 
 
 class Scripted:
-    """Stands in for a loaded model: writes what it is told, through the real processors and criteria."""
+    """Stands in for a loaded model: writes what it is told, and keeps nothing."""
 
-    def __init__(self, tokenizer, texts):
-        self.rows = [tokenizer.encode(text) for text in texts]
+    def __init__(self, tokens):
+        self.tokens, self.at = tokens, 0
 
-    def generate(self, tokens, *, max_new_tokens, logits_processor, stopping_criteria, **_):
-        done = torch.zeros(len(tokens), dtype=torch.bool)
-        for step in range(max_new_tokens):
-            scores = torch.zeros(len(tokens), 300)
-            for index in range(len(tokens)):
-                row = self.rows[index]
-                scores[index, row[step] if step < len(row) else 0] = 10.0
-            chosen = logits_processor(tokens, scores).argmax(-1)
-            tokens = torch.cat([tokens, chosen[:, None]], dim=1)
-            done |= stopping_criteria(tokens, None)
-            if done.all():
-                break
-        return tokens
+    def base_model(self, **_):
+        return SimpleNamespace(past_key_values=SimpleNamespace(reorder_cache=lambda index: None))
+
+    def __call__(self, *, input_ids, **_):
+        scores = torch.zeros(len(input_ids), 1, 300)
+        scores[:, :, self.tokens[self.at] if self.at < len(self.tokens) else 0] = 10.0
+        self.at += 1
+        return SimpleNamespace(logits=scores, past_key_values=self.base_model().past_key_values)
 
 
 @pytest.mark.parametrize(
@@ -306,7 +315,7 @@ def test_what_is_read_from_what_was_written(fresh, written, text, thinking, fini
     policy = fresh()
     policy.generate([ask()])
     tokens = policy._files.tokenizer.encode(written)
-    policy._model = Scripted(policy._files.tokenizer, [written])
+    policy._model, policy._reader = Scripted(tokens), None
     limit = max(1, len(tokens))
     (outcome,) = policy.generate([ask(max_tokens=limit, stop=("STOP",), top_logprobs=0)])
     (completion,) = outcome
@@ -330,18 +339,8 @@ def test_scores_that_are_no_numbers_are_an_error_and_not_a_text(fresh):
 def slowed(policy):
     """Make every token take 10 ms or more; returns the list that grows by one a token."""
     policy.generate([ask()])
-    generate, steps = policy._model.generate, []
-
-    def slow(*arguments, **settings):
-        def count(tokens, scores, **_):
-            steps.append(1)
-            time.sleep(0.01)
-            return torch.zeros(len(tokens), dtype=torch.bool)
-
-        settings["stopping_criteria"].append(count)
-        return generate(*arguments, **settings)
-
-    policy._model.generate = slow
+    steps = []
+    policy._model = Watched(policy._model, lambda _: (steps.append(1), time.sleep(0.01)))
     return steps
 
 
@@ -378,7 +377,7 @@ SCORES = torch.tensor([0.3, -1.0, 2.0, 1.9, float("-inf"), 0.0, 1.0, -3.0])
 def drawn(count, temperature, top_p):
     """How often each of the eight tokens is drawn by rows with streams of their own."""
     rows = [Row([1], 1, temperature, top_p, (), None, lambda: False, random.Random(seed)) for seed in range(count)]
-    chosen = RowSampler(rows, torch.device("cpu"))(torch.ones(count, 1), SCORES.repeat(count, 1)).argmax(-1)
+    chosen = RowSampler(rows, torch.device("cpu"))(SCORES.repeat(count, 1))
     return torch.bincount(chosen, minlength=8) / count
 
 
@@ -403,7 +402,7 @@ def test_temperature_zero_takes_the_likeliest_beside_rows_that_draw():
         Row([1], 1, temperature, 0.9, (), None, lambda: False, random.Random(seed))
         for seed, temperature in enumerate([0.0, 5.0] * 100)
     ]
-    chosen = RowSampler(rows, torch.device("cpu"))(torch.ones(200, 1), SCORES.repeat(200, 1)).argmax(-1)
+    chosen = RowSampler(rows, torch.device("cpu"))(SCORES.repeat(200, 1))
     assert chosen[::2].eq(2).all()
     assert len(set(chosen[1::2].tolist())) > 3
 
@@ -435,7 +434,8 @@ def test_identity_tells_models_apart_by_their_files_and_not_by_where_they_lie(fo
 
 
 @pytest.mark.parametrize(
-    ("settings", "named"), [({"batch_sequences": 0}, "batch_sequences"), ({"dtype": "int8"}, "dtype")]
+    ("settings", "named"),
+    [({"batch_sequences": 0}, "batch_sequences"), ({"dtype": "int8"}, "dtype"), ({"prefix_bytes": -1}, "prefix_bytes")],
 )
 def test_settings_outside_their_range(folder, settings, named):
     with pytest.raises(UsageError, match=named):

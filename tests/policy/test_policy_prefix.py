@@ -8,7 +8,7 @@ import json
 import pytest
 
 from reasonflux_prm.errors import PolicyError
-from reasonflux_prm.policy import local, prefill
+from reasonflux_prm.policy import local
 from reasonflux_prm.policy.base import Completion, Message, Request
 from reasonflux_prm.policy.cache import CachedPolicy
 from reasonflux_prm.policy.chat_prompt import ChatPrompt
@@ -125,41 +125,109 @@ def test_raw_completions_keep_their_marks(policy, monkeypatch):
     assert (raw.text, raw.thinking) == ("<think>a</think>b", "")
 
 
-def test_samples_of_one_prompt_read_it_once_and_say_the_same(folder, monkeypatch):
+@pytest.fixture
+def opened(folder):
+    """Open another policy on the model, with the list of how many tokens each of its passes reads."""
+    policies = []
+
+    def open_one(**settings):
+        policy, read = LocalPolicy(str(folder), device="cpu", **settings), []
+        policies.append(policy)
+        policy.generate([ask("?", max_tokens=1)])
+        policy._model.base_model.register_forward_pre_hook(
+            lambda module, arguments, options: read.append(options["input_ids"].numel()), with_kwargs=True
+        )
+        return policy, read
+
+    yield open_one
+    for policy in policies:
+        policy.close()
+
+
+def test_samples_of_one_prompt_read_it_once_and_say_the_same(opened):
     requests = [
         ask("one", n=3, temperature=1.0, seed=1, prefix="abc"),
         ask("the other one", n=2, temperature=1.0, seed=9),
     ]
-    found = []
-    for shared in (True, False):
-        if not shared:
-            monkeypatch.setattr(prefill, "shared_past", lambda *_: None)
-        policy = LocalPolicy(str(folder), device="cpu")
-        read = []
-        policy.generate([ask(max_tokens=1)])
-
-        def count(module, arguments, options, read=read):
-            read.append(options["input_ids"].numel())
-
-        policy._model.base_model.register_forward_pre_hook(count, with_kwargs=True)
-        found.append((policy.generate(requests), read))
-        policy.close()
-    (one, few), (other, many) = found
-    assert one == other
-    rows, length = 5, max(count for count in many) // 5
-    assert many[0] == rows * length
-    assert few[0] == 2 * (length - 1), "two different prompts, all but their last token"
-    assert sum(few) < sum(many)
+    (kept, few), (anew, many) = opened(), opened(batch_sequences=1, prefix_bytes=0)
+    kept._reader.prefixes.clear()
+    together = kept.generate(requests)
+    assert texts(together) == texts(anew.generate(requests))
+    lengths = [outcome[0].prompt_tokens for outcome in together]
+    assert few[0] == 2 * (max(lengths) - 1), "two different prompts, all but their last token"
+    assert sorted(count for count in many if count > 1) == sorted([lengths[0] - 1] * 3 + [lengths[1] - 1] * 2)
 
 
-def test_chunks_of_a_shared_prompt(folder, monkeypatch):
-    whole = LocalPolicy(str(folder), device="cpu")
-    expected = whole.generate([ask("a longer question", n=2), ask("b", n=2)])
+def test_models_that_keep_their_own_past_say_the_same(opened):
+    requests = [
+        ask("one", n=3, temperature=1.0, seed=1, prefix="abc", top_logprobs=1),
+        ask("the other one", n=2, temperature=1.0, seed=9),
+    ]
+    (kept, _), (own, read) = opened(), opened()
+    own._reader = None
+    expected = kept.generate(requests)
+    assert texts(own.generate(requests)) == texts(expected)
+    assert read[0] == 2 * (max(outcome[0].prompt_tokens for outcome in expected) - 1)
+
+
+def texts(outcomes):
+    return [[(one.text, one.stopped_at, one.finish_reason) for one in outcome] for outcome in outcomes]
+
+
+def test_chunks_of_a_prompt(opened, monkeypatch):
+    requests = [ask("a longer question", n=2), ask("b", n=2)]
+    whole = opened()[0].generate(requests)
     monkeypatch.setattr(local, "_PREFILL_TOKENS", 6)
-    chunked = LocalPolicy(str(folder), device="cpu")
-    assert chunked.generate([ask("a longer question", n=2), ask("b", n=2)]) == expected
-    whole.close()
-    chunked.close()
+    for keeps in (True, False):
+        chunked, read = opened()
+        if not keeps:
+            chunked._reader = None
+        assert chunked.generate(requests) == whole
+        assert max(read) <= 6
+
+
+# --- going on from what was written ----------------------------------------------------------------------------------
+
+
+def stepwise(policy, rounds=4):
+    """Write step by step, from every branch of the last round; returns all that was written."""
+    branches, found = ["", "once"], []
+    for number in range(rounds):
+        requests = [
+            ask(prefix=branch, n=2, temperature=1.0, seed=number, stop=("e", "t"), raw=True) for branch in branches
+        ]
+        outcomes = policy.generate(requests)
+        found.append(texts(outcomes))
+        branches = [
+            branch + one.text + (one.stopped_at or "")
+            for branch, outcome in zip(branches, outcomes, strict=True)
+            for one in outcome
+            if one.stopped_at
+        ][:6]
+    return found
+
+
+def test_a_search_reads_only_what_is_new_and_writes_the_same(opened):
+    (kept, few), (anew, many) = opened(), opened(prefix_bytes=0)
+    assert stepwise(kept) == stepwise(anew)
+    assert kept._reader.prefixes.bytes > 0 == anew._reader.prefixes.bytes
+    # Steps of a few letters behind a prompt of 20: the rest is the tokens written, the same in both.
+    assert sum(many) - sum(few) > 0.8 * sum(count for count in many if count > 16)
+
+
+def test_a_small_memory_forgets_and_writes_the_same(opened):
+    per_token = 2 * 2 * 2 * 8 * 4
+    (kept, _), (small, _) = opened(), opened(prefix_bytes=40 * per_token)
+    assert stepwise(kept) == stepwise(small)
+    assert 0 < small._reader.prefixes.bytes <= 40 * per_token < kept._reader.prefixes.bytes
+
+
+def test_texts_that_ended_are_not_kept(opened):
+    policy, _ = opened()
+    policy.generate([ask(n=1)])
+    before = policy._reader.prefixes.bytes
+    policy.generate([ask(n=1, temperature=1.0, seed=seed) for seed in range(4)])
+    assert policy._reader.prefixes.bytes == before, "the prompt was there, and without stop texts nobody goes on"
 
 
 def test_a_template_that_opens_the_thinking_does_not_open_it_twice(tmp_path):

@@ -105,6 +105,10 @@ class Monitor:
             texts: Their completions, for repetition; none leaves that sign out.
         """
         signs = batch_signs(rollouts, texts)
+        return signs, self.add(signs)
+
+    def add(self, signs: BatchSigns) -> list[Alarm]:
+        """Take in the numbers of a batch, as a log has them; return the alarms that begin with it."""
         self.batches += 1
         window = self.settings.window
         if len(self.first) < window:
@@ -115,7 +119,7 @@ class Monitor:
         alarms = _alarms(self.first, list(self.last), self.settings) if self.batches >= 2 * window else []
         begun = [alarm for alarm in alarms if alarm.kind not in self.standing]
         self.standing = {alarm.kind for alarm in alarms}
-        return signs, begun
+        return begun
 
 
 def batch_signs(rollouts: Sequence[Rollout], texts: Sequence[str] = ()) -> BatchSigns:

@@ -62,16 +62,21 @@ def without_lower(model: Any, top: int) -> Any:
     check_layers(top, len(layers))
     model.model.layers = nn.ModuleList(layers[len(layers) - top :])
     model.model.embed_tokens = nn.Identity()  # no parameters: it is neither trained nor saved
-    _count_layers(model, top)
+    kinds = _kinds(model)
+    _say_layers(model, top, None if kinds is None else kinds[len(kinds) - top :])
     return model
 
 
-def _count_layers(model: Any, number: int) -> None:
-    config = model.config
-    config.num_hidden_layers = number
-    kinds = getattr(config, "layer_types", None)
-    if kinds:
-        config.layer_types = (list(kinds) * (number // len(kinds) + 1))[:number] or list(kinds)[:1]
+def _kinds(model: Any) -> list[str] | None:
+    """Return what the configuration says of each layer; None where it says nothing."""
+    kinds = getattr(model.config, "layer_types", None)
+    return None if kinds is None else list(kinds)
+
+
+def _say_layers(model: Any, number: int, kinds: list[str] | None) -> None:
+    model.config.num_hidden_layers = number
+    if kinds is not None:
+        model.config.layer_types = kinds
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,13 +192,13 @@ class _Cut:
 
     def __init__(self, whole: Any, top: int) -> None:
         self.whole, self.layers, self.norm = whole, whole.model.layers, whole.model.norm
-        self.kept = len(self.layers) - top
+        self.kept, self.kinds = len(self.layers) - top, _kinds(whole)
 
     def __enter__(self) -> None:
         self.whole.eval()
         self.whole.model.layers, self.whole.model.norm = self.layers[: self.kept], nn.Identity()
-        _count_layers(self.whole, self.kept)
+        _say_layers(self.whole, self.kept, None if self.kinds is None else self.kinds[: self.kept])
 
     def __exit__(self, *_: object) -> None:
         self.whole.model.layers, self.whole.model.norm = self.layers, self.norm
-        _count_layers(self.whole, len(self.layers))
+        _say_layers(self.whole, len(self.layers), self.kinds)

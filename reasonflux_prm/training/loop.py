@@ -21,7 +21,10 @@ from reasonflux_prm.training.progress import Hook, Now, Reporter
 from reasonflux_prm.training.run import Prepared, require_metric, trackers
 from reasonflux_prm.training.trainer import PRMTrainer
 
-_CHECKPOINTING: Final = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
+_CHECKPOINTING: Final = next(
+    name for name in ("activation_checkpointing", "gradient_checkpointing") if hasattr(TrainingArguments, name)
+)
+"""The field's name, which changes with version 6 of transformers."""
 _SAVE_EVERY_S: Final = 600.0
 """One process alone saves at least so often."""
 
@@ -94,7 +97,7 @@ def _arguments(prepared: Prepared, folder: RunFolder, evaluates: bool) -> Traini
     config = prepared.config
     steps = prepared.steps
     every = min(config.evaluate_steps or max(1, round(steps / config.epochs)), steps)
-    report_to = trackers(config)
+    report_to, saves_memory = trackers(config), config.gradient_checkpointing
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder.work / "tensorboard"))
     cuda = torch.cuda.is_available()
     arguments = TrainingArguments(
@@ -131,7 +134,7 @@ def _arguments(prepared: Prepared, folder: RunFolder, evaluates: bool) -> Traini
         ddp_find_unused_parameters=False,
         # Shared out by us: accelerate would repeat packs to make the numbers even, and count them twice.
         accelerator_config={"even_batches": False},
-        **(_CHECKPOINTING if config.gradient_checkpointing else {}),
+        **({_CHECKPOINTING: True, f"{_CHECKPOINTING}_kwargs": {"use_reentrant": False}} if saves_memory else {}),
         **dict(config.extra),
     )
     # Several GPUs without a launcher: one is used, since a row of packed tokens cannot be split among them.

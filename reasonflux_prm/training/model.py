@@ -101,8 +101,8 @@ def open_base(config: TrainConfig) -> Base:
     own = checkpoint.config.get("prm")
     tokenizer = _tokenizer(folder)
     if own is not None:
-        known = {key: value for key, value in own.items() if key in NativeSettings.__dataclass_fields__}
-        settings = replace(NativeSettings.from_json(known, checkpoint.where), layout=config.layout)
+        # A calibration belongs to the weights that it was fitted to.
+        settings = replace(NativeSettings.from_json(own, checkpoint.where), layout=config.layout, calibration=None)
         if settings.marker is None or config.separator or config.marker:
             settings, added = _with_controls(settings, tokenizer, config, checkpoint.where)
         else:

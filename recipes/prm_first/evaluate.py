@@ -319,7 +319,8 @@ def evaluate(args: argparse.Namespace) -> Report:
             found = report_steps(scored, threshold)
             threshold = _threshold(scored) if test.name == "prmbench" else threshold
         elif test.kind == "candidates":
-            plain = score(MeanLogProbability(ensure_base(), prm), test, args) if test.name == "gsm8k" else None
+            zero_shot = test.name == "gsm8k" and args.zero_shot
+            plain = score(MeanLogProbability(ensure_base(), prm), test, args) if zero_shot else None
             found = report_candidates(scored, prm.spec.score_range[0] >= 0, plain)
         else:
             found = report_traces(scored)
@@ -358,6 +359,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--sets", nargs="+", choices=[test.name for test in SETS], default=[test.name for test in SETS])
     parser.add_argument("--bon-steps", choices=[LINES, *RULES], default=LINES, help="steps of GSM8K's candidates")
+    parser.add_argument(
+        "--zero-shot",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="score GSM8K's candidates with the base model's log-probability too, which takes as long as the PRM",
+    )
     parser.add_argument("--dtype", choices=list(DTYPES))
     parser.add_argument("--device")
     args = parser.parse_args(argv)

@@ -34,7 +34,7 @@ from reasonflux_prm.scoring.run import PIPE, Input
 
 NO_PRM: Final = "none"
 RESAMPLES: Final = 2000
-FIGURES: Final = (".svg", ".png")
+FIGURES: Final = (".svg", ".png", ".html")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -133,7 +133,9 @@ def _add_numbers(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of the samples, subsets, bootstrap and options; default 0"
     )
-    group.add_argument("--figure", metavar="FILE", help="accuracy by k as a figure, .svg or .png")
+    group.add_argument(
+        "--figure", metavar="FILE", help="accuracy by k as a figure, .svg or .png, or as a page with the tables, .html"
+    )
 
 
 def _numbers(text: str) -> tuple[int, ...]:
@@ -148,7 +150,7 @@ def _config(arguments: argparse.Namespace) -> EvaluateConfig:
     if arguments.output is None:
         raise UsageError("evaluate needs a place for its numbers: -o REPORT.json")
     if arguments.figure and not arguments.figure.endswith(FIGURES):
-        raise UsageError(f"expected --figure to end in {' or '.join(FIGURES)}, got {arguments.figure}")
+        raise UsageError(f"expected --figure to end in {', '.join(FIGURES)}, got {arguments.figure}")
     if (arguments.candidates is None) == (arguments.policy is None):
         raise UsageError("evaluate needs either --candidates FILE or --policy SPEC with --n N")
     candidates = _recorded(arguments) if arguments.policy is None else None

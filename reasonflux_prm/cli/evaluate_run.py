@@ -342,7 +342,11 @@ def _write(config: EvaluateConfig, report: SelectionReport, comparisons: Sequenc
     }
     with atomic_path(config.output) as part:
         part.write_text(json.dumps(row, ensure_ascii=False, allow_nan=False, indent=1) + "\n", "utf-8")
-    if config.figure:
+    if config.figure and config.figure.suffix == ".html":
+        from reasonflux_prm.viewer.curves import write_curves
+
+        write_curves(row, config.figure, title=config.task.title)
+    elif config.figure:
         from reasonflux_prm.evaluation.figure import write_figure
 
         write_figure(report, config.figure, title=config.task.title)

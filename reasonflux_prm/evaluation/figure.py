@@ -47,7 +47,7 @@ _PRMS = (
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
+class Look:
     """How a method is drawn."""
 
     colour: Colour
@@ -68,8 +68,8 @@ def svg(report: SelectionReport, *, title: str = TITLE, theme: Theme = "auto") -
     Raises:
         UsageError: There is no such theme.
     """
-    looks = _looks([own.method for own in report.curves])
-    names = [_name(own.method) for own in report.curves]
+    looks = looks_of([own.method for own in report.curves])
+    names = [line_name(own.method) for own in report.curves]
     widest = max(text_width(name, bold=look.band) for name, look in zip(names, looks, strict=True))
     frame = _Frame.of(report, looks, widest + _VALUE_ROOM)
     ends = "; ".join(f"{own.label} {own.points[-1].accuracy.value:.1%}" for own in report.curves)
@@ -148,7 +148,7 @@ class _Frame:
     """Between two marks of the y axis."""
 
     @classmethod
-    def of(cls, report: SelectionReport, looks: Sequence[_Look], right: float) -> _Frame:
+    def of(cls, report: SelectionReport, looks: Sequence[Look], right: float) -> _Frame:
         values = []
         for own, look in zip(report.curves, looks, strict=True):
             for point in own.points:
@@ -172,15 +172,15 @@ class _Frame:
         return self.bottom - (self.bottom - self.top) * (value - self.low) / (self.high - self.low)
 
 
-def _looks(methods: Sequence[Method]) -> list[_Look]:
+def looks_of(methods: Sequence[Method]) -> list[Look]:
     """Return how to draw each method: a PRM keeps its colour in its vote, and what needs no PRM has none."""
     prms = list(dict.fromkeys(method.prm for method in methods if method.prm is not None))
     fixed = {
-        "majority": _Look(_INK, 2.25, band=True),
-        "oracle": _Look(_QUIET, 1.5, "1.5 4"),
-        "longest": _Look(_QUIET, 1.5, "9 4"),
-        "shortest": _Look(_QUIET, 1.5, "4 3"),
-        "pass@1": _Look(_QUIET, 1.5),
+        "majority": Look(_INK, 2.25, band=True),
+        "oracle": Look(_QUIET, 1.5, "1.5 4"),
+        "longest": Look(_QUIET, 1.5, "9 4"),
+        "shortest": Look(_QUIET, 1.5, "4 3"),
+        "pass@1": Look(_QUIET, 1.5),
     }
     looks = []
     for method in methods:
@@ -188,7 +188,7 @@ def _looks(methods: Sequence[Method]) -> list[_Look]:
             looks.append(fixed[method.kind])
         else:
             colour = _PRMS[prms.index(method.prm) % len(_PRMS)]
-            looks.append(_Look(colour, 2.5, "7 4" if method.kind == "weighted" else "", band=True))
+            looks.append(Look(colour, 2.5, "7 4" if method.kind == "weighted" else "", band=True))
     return looks
 
 
@@ -218,7 +218,7 @@ def _spread(places: Sequence[float], low: float, high: float) -> list[float]:
     return found
 
 
-def _name(method: Method) -> str:
+def line_name(method: Method) -> str:
     """Return what stands at the end of a method's line."""
     if method.prm is None:
         return "oracle (pass@k)" if method.kind == "oracle" else method.kind
@@ -246,7 +246,7 @@ def _axes(drawing: Drawing, frame: _Frame, ks: Sequence[int]) -> None:
     drawing.text(middle, frame.bottom + 42, "candidates a problem", _SOFT, anchor="middle")
 
 
-def _band(drawing: Drawing, frame: _Frame, own: MethodCurve, look: _Look) -> None:
+def _band(drawing: Drawing, frame: _Frame, own: MethodCurve, look: Look) -> None:
     ends = [
         (frame.x(point.k), frame.y(point.accuracy.low), frame.y(point.accuracy.high))
         for point in own.points
@@ -257,7 +257,7 @@ def _band(drawing: Drawing, frame: _Frame, own: MethodCurve, look: _Look) -> Non
         drawing.area(outline, look.colour, 0.1)
 
 
-def _line(drawing: Drawing, frame: _Frame, own: MethodCurve, look: _Look) -> None:
+def _line(drawing: Drawing, frame: _Frame, own: MethodCurve, look: Look) -> None:
     places = {
         point.k: (frame.x(point.k), frame.y(point.accuracy.value))
         for point in own.points
@@ -270,7 +270,7 @@ def _line(drawing: Drawing, frame: _Frame, own: MethodCurve, look: _Look) -> Non
 
 
 def _labels(
-    drawing: Drawing, frame: _Frame, curves: Sequence[MethodCurve], names: Sequence[str], looks: Sequence[_Look]
+    drawing: Drawing, frame: _Frame, curves: Sequence[MethodCurve], names: Sequence[str], looks: Sequence[Look]
 ) -> None:
     values = [own.points[-1].accuracy.value or 0.0 for own in curves]
     ends = [frame.y(value) for value in values]

@@ -108,8 +108,9 @@ class KeptPast:
         rows, count = tokens.shape
         self._mask[:, self.length : self.length + count] = torch.arange(count, device=tokens.device) >= filled[:, None]
         self._places = self._places - filled[:, None]
-        for some in tokens.split(max(1, at_once // rows), dim=1):
-            self._forward(self._model.base_model, some)
+        chunk = max(1, at_once // rows)
+        for start in range(0, count, chunk):
+            self._forward(self._model.base_model, tokens[:, start : start + chunk])
 
     def keep(self, rows: Sequence[int]) -> bool:
         """Drop all other rows. `rows` ascend, so that moving one in place overwrites none that is needed."""

@@ -21,7 +21,7 @@ import json
 import math
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -102,11 +102,11 @@ def write_report(
 
 def _write(file: IO[bytes], records: Iterable[Record], title: str, picks: Mapping[str, str]) -> _Tally:
     tally = _Tally()
-    shell, end = _shell(title)
+    shell, end = shell_of(title)
     file.write(shell.encode())
     for block in _blocks(shown(records), picks, tally):
-        file.write(_element("rows", _columns(block.rows)))
-        file.write(_element("texts", block.texts))
+        file.write(element("rows", _columns(block.rows)))
+        file.write(element("texts", block.texts))
     summary = {
         "schema": SCHEMA,
         "kind": "labels" if tally.labelled else "scored",
@@ -115,7 +115,7 @@ def _write(file: IO[bytes], records: Iterable[Record], title: str, picks: Mappin
         "prms": [asdict(maker) for maker in tally.makers if isinstance(maker, PRMIdentity)],
         "formulas": [maker for maker in tally.makers if isinstance(maker, str)],
     }
-    file.write(_element("summary", summary))
+    file.write(element("summary", summary))
     file.write(end.encode())
     return tally
 
@@ -224,22 +224,24 @@ def _columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
     return {name: [row[name] for row in rows] for name in rows[0]}
 
 
-def _element(kind: str, content: object) -> bytes:
-    """One data element. Base64 has no `<`, so whatever the text is, it cannot end the element."""
+def element(kind: str, content: object) -> bytes:
+    """Return one data element. Base64 has no `<`, so whatever the text is, it cannot end the element."""
     packed = base64.b64encode(zlib.compress(json.dumps(content, separators=(",", ":"), allow_nan=False).encode()))
     return b'<script type="text/plain" data-kind="' + kind.encode() + b'">' + packed + b"</script>\n"
 
 
-def _shell(title: str) -> tuple[str, str]:
-    """The page before and after the data."""
+def shell_of(
+    title: str, page_name: str = "page.html", styles: Sequence[str] = STYLES, scripts: Sequence[str] = SCRIPTS
+) -> tuple[str, str]:
+    """Return a page before and after its data."""
     page = files(__package__) / "page"
-    style = "\n".join((page / name).read_text("utf-8") for name in STYLES)
-    script = '"use strict";\n(() => {\n' + "\n".join((page / name).read_text("utf-8") for name in SCRIPTS) + "\n})();\n"
+    style = "\n".join((page / name).read_text("utf-8") for name in styles)
+    script = '"use strict";\n(() => {\n' + "\n".join((page / name).read_text("utf-8") for name in scripts) + "\n})();\n"
     policy = (
         f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src data:; "
         "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'"
     )
-    before, after = (page / "page.html").read_text("utf-8").split("{{data}}")
+    before, after = (page / page_name).read_text("utf-8").split("{{data}}")
     for name, value in (("policy", policy), ("style", style), ("title", html.escape(_printable(title)))):
         before = before.replace("{{" + name + "}}", value)
     return before, after.replace("{{script}}", script)

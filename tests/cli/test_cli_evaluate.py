@@ -406,7 +406,7 @@ def test_the_list_shows_every_task(run):
         (["gsm8k", "-o", "r.json", "--candidates", "-"], "takes a file and no pipe"),
         (["gsm8k", "-o", "r.json", "--candidates", "sums.jsonl", "--n", "4"], "--n: nothing is sampled"),
         (["gsm8k", "-o", "r.json", "--candidates", "sums.jsonl", "--concurrency", "4"], "flags of policies"),
-        (["gsm8k", "-o", "r.json", "--candidates", "sums.jsonl", "--figure", "f.pdf"], "to end in .svg or .png"),
+        (["gsm8k", "-o", "r.json", "--candidates", "sums.jsonl", "--figure", "f.pdf"], "to end in .svg, .png, .html"),
         (["gsm8k", "-o", "r.json", "--candidates", "sums.jsonl", "--prm", "none", "--alpha", "0"], "go with nothing"),
         (["gsm8k", "-o", "r.json", "--candidates", "sums.jsonl", "--prm", "none", "--compare", "x"], "a first PRM"),
         (["gsm8k", "-o", "r.json", "--candidates", "missing.jsonl"], "missing.jsonl"),

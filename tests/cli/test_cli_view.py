@@ -53,3 +53,21 @@ def test_picks_of_another_kind(run, scored):
 def test_no_page_is_left_when_there_is_nothing_to_show(run, scored, tmp_path):
     assert run("view", scored, "-o", "report.html", "--id", "nobody")[0] == 2
     assert not (tmp_path / "report.html").exists()
+
+
+def test_a_report_of_evaluate_becomes_a_page_of_curves(run, candidates):
+    flags = ("--prm", "none", "--resamples", 20)
+    code, _, err = run("evaluate", "custom", "--candidates", candidates, "-o", "r.json", *flags, "--figure", "f.html")
+    assert code in (0, 1), err
+    code, out, err = run("view", "r.json", "-o", "v.html", "--title", "Sums")
+    assert (code, out) == (0, "")
+    assert "v.html: 5 curves" in err
+    for page in ("f.html", "v.html"):
+        with open(page, encoding="utf-8") as file:
+            assert 'data-kind="report"' in file.read()
+    code, _, err = run("view", "r.json")
+    assert code == 2
+    assert "becomes a page: name it with -o" in err
+    code, _, err = run("view", "r.json", "-o", "v.html", "--limit", 3)
+    assert code == 2
+    assert "--limit: r.json is a report of evaluate" in err

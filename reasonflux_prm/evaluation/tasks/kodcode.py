@@ -12,13 +12,22 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
 from reasonflux_prm.errors import InputError
 from reasonflux_prm.evaluation.tasks.base import Problem, Task, problem_of
-from reasonflux_prm.evaluation.tasks.programs import write_tests
+from reasonflux_prm.evaluation.tasks.programs import read_tests, write_tests
 from reasonflux_prm.evaluation.tasks.prompts import ask_program
 from reasonflux_prm.grading.code import CodeTask
 from reasonflux_prm.traces.columns import Columns
 from reasonflux_prm.traces.rows import Row
+
+DECLARATIONS: Final = "declarations"
+"""The column of a problem that says what its program has to define, as Python writes it."""
+_IMPORTS = re.compile(r"^\s*(?:from\s+solution\s+import|import\s+solution)\b", re.MULTILINE)
 
 
 def read(row: Row, _seed: int) -> Problem:
@@ -27,8 +36,28 @@ def read(row: Row, _seed: int) -> Problem:
     tests = columns.take_text(("test", "test_code"))
     if tests is None:
         raise InputError("expected tests in the column test or test_code, got none")
+    if not _IMPORTS.search(tests):
+        tests = f"from solution import *\n\n{tests}"
     code = CodeTask(tests=tests, style="pytest", solution=columns.take_text(("solution",)))
-    return problem_of(columns, columns.take_problem(), write_tests(code))
+    declarations = _declarations(columns.take("test_info"))
+    problem = problem_of(columns, columns.take_problem(), write_tests(code))
+    return replace(problem, columns={**problem.columns, DECLARATIONS: declarations}) if declarations else problem
+
+
+def ask(problem: Problem) -> str:
+    """Ask for a program with the names that the tests import."""
+    wanted = problem.columns.get(DECLARATIONS)
+    if not wanted:
+        tests = read_tests(problem.answer or "")
+        wanted = tests.names() if tests else []
+    return ask_program(problem, [str(one) for one in wanted])
+
+
+def _declarations(info: Any) -> list[str]:
+    """Return the declarations of a record's functions, or their names where there is none."""
+    records = [one for one in info if isinstance(one, Mapping)] if isinstance(info, list) else []
+    told = [one.get("function_declaration") or one.get("function_name") for one in records]
+    return [one.strip() for one in told if isinstance(one, str) and one.strip()]
 
 
 TASK = Task(
@@ -39,6 +68,6 @@ TASK = Task(
     sizes=(1000, 10_000),
     grader="code",
     read=read,
-    ask=ask_program,
+    ask=ask,
     votes=False,
 )

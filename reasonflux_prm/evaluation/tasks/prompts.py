@@ -7,6 +7,8 @@ fenced block for programs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from reasonflux_prm.evaluation.tasks.base import Problem
 
 
@@ -31,9 +33,17 @@ def ask_completion(problem: Problem) -> str:
     )
 
 
-def ask_program(problem: Problem) -> str:
-    """Ask for a program that the tests import."""
+def ask_program(problem: Problem, names: Sequence[str] = ()) -> str:
+    """Ask for a program that the tests import.
+
+    Args:
+        problem: The problem.
+        names: What the program has to define, as names or declarations.
+    """
+    wanted = "".join(f"\n    {name}" for name in names)
+    named = f"\n\nIt has to define:\n{wanted}" if names else ""
     return (
-        f"Solve this in Python:\n\n{problem.problem}\n\nThink it through first. End with the whole program in one "
-        "```python block; its tests import it by the names that are asked for, and read nothing from standard input."
+        f"Solve this in Python:\n\n{problem.problem}{named}\n\nThink it through first. End with the whole program in "
+        "one ```python block; its tests import it by the names that are asked for, and read nothing from standard "
+        "input."
     )

@@ -85,11 +85,13 @@ def measure(folder: Path, size: int, case: str) -> dict[str, Any]:
     done = subprocess.run([sys.executable, "-c", _CHILD, *command], capture_output=True, text=True, check=True)
     seconds = time.monotonic() - began
     said = done.stderr.strip().splitlines()[-1].partition(". Next")[0].partition(": ")[2]
+    peak, cpu = done.stdout.split()
     return {
         "traces": size,
         "case": case,
         "seconds": round(seconds, 1),
-        "peak_mb": int(done.stdout) // 1024,
+        "cpu_seconds": round(float(cpu), 1),
+        "peak_mb": int(peak) // 1024,
         "said": said,
     }
 
@@ -111,7 +113,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 found.append(measure(folder, size, case))
                 row = found[-1]
                 print(
-                    f"{size:>9,} traces  {case:36} {row['cpu_seconds']:7.1f} s of CPU  {row['peak_mb']:6,} MB  {row['said']}",
+                    f"{size:>9,} traces  {case:36} {row['cpu_seconds']:7.1f} s of CPU  {row['peak_mb']:6,} MB  "
+                    f"{row['said']}",
                     flush=True,
                 )
             (folder / f"{size}.jsonl").unlink()

@@ -23,6 +23,7 @@ from reasonflux_prm.errors import OutputError
 from reasonflux_prm.records import ScoredTrace, Status, Step
 from reasonflux_prm.viewer import html
 from reasonflux_prm.viewer.html import write_report
+from reasonflux_prm.viewer.records import KEPT, Chosen
 
 BLOCK = re.compile(r'<script type="text/plain" data-kind="(\w+)">([A-Za-z0-9+/=]*)</script>')
 
@@ -248,3 +249,11 @@ def test_two_prms_in_one_report(tmp_path: Path) -> None:
     page = write(tmp_path / "r.html", records)
     assert [row["prm"] for row in rows(page)] == [0, 1, 0]
     assert [prm["name"] for prm in blocks(page, "summary")[0]["prms"]] == ["tiny", "other"]
+
+
+def test_what_became_of_a_chosen_trace_is_in_its_row(tmp_path: Path) -> None:
+    kept = Chosen(scored("a", [("x", 0.5)]), KEPT)
+    dropped = Chosen(scored("b", [("y", 0.5)], note="told before"), "too-long", "9 characters, more than 8")
+    page = write(tmp_path / "r.html", [kept, dropped, scored("c", [("z", 0.5)])])
+    assert [row["outcome"] for row in rows(page)] == ["kept", "too-long", None]
+    assert texts(page)[1]["note"] == "9 characters, more than 8; told before"

@@ -64,21 +64,21 @@ LONG = row(0, thinking="\n\n".join(f"Then {number} is the next one, and so on." 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_when_all_is_answered(folder, number):
-    with serving(folder, "--pack-tokens", 512) as (process, url, said):
+    with serving(folder, "--pack-tokens", 512, "--drain", 300) as (process, url, said):
         assert httpx.get(url + "/health").json()["ready"]
         statuses = []
 
         def ask():
-            statuses.append(httpx.post(url + "/score", json={"traces": [LONG] * 4}, timeout=60).status_code)
+            statuses.append(httpx.post(url + "/score", json={"traces": LONG}, timeout=300).status_code)
 
         threads = [threading.Thread(target=ask) for _ in range(6)]
         for thread in threads:
             thread.start()
-        while httpx.get(url + "/health").json()["queue_traces"] < 24:
+        while not statuses and httpx.get(url + "/health").json()["queue_traces"] < 6:
             time.sleep(0.01)
         process.send_signal(number)
         for thread in threads:
-            thread.join(60)
+            thread.join(300)
         assert statuses == [200] * 6
         with pytest.raises(httpx.ConnectError):
             httpx.get(url + "/health")

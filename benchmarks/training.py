@@ -4,7 +4,8 @@ The three train the same model on the same traces, in batches of the same traces
 rate and hard labels, so they do the same thing, and their losses are compared step by step: binary cross entropy of one
 label is the cross entropy of two whose logits differ by that one's, and both heads move alike if the rate of ours is
 doubled. They differ in how a batch is laid out: end to end, or padded to its longest trace. Tokens are the traces' own;
-padding counts as nothing. Ratios are of the medians over rounds of interleaved runs, within one run of this command.
+padding counts as nothing. Ratios are of the medians over rounds of interleaved runs, within one run of this command; on
+a machine that others use too, those by processor time (one thread) say more than those by the clock.
 
 TRL removed its trainer after 1.13, so that needs an environment of its own (`pip install torch trl==1.13.0`):
 
@@ -86,20 +87,22 @@ class Padded(Timed):
 
 
 class Clock(TrainerCallback):  # type: ignore[misc]
-    """Notes the seconds of every step."""
+    """Notes the seconds of every step, by the clock and of this process's processors."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
+        self.processor_seconds: list[float] = []
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         """Start."""
-        self.began = time.perf_counter()
+        self.began, self.processor_began = time.perf_counter(), time.process_time()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         """Stop."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self.seconds.append(time.perf_counter() - self.began)
+        self.processor_seconds.append(time.process_time() - self.processor_began)
 
 
 # --- what is trained ------------------------------------------------------------------------------------------------
@@ -191,7 +194,8 @@ def ours(kind: type[Timed], prepared: Prepared, batches: Batches, output: Path) 
         known={},
     )
     trainer.train()
-    return {"losses": trainer.losses, "seconds": trainer.clock.seconds}
+    clock = trainer.clock
+    return {"losses": trainer.losses, "seconds": clock.seconds, "processor_seconds": clock.processor_seconds}
 
 
 def write_for_trl(folder: Path, prepared: Prepared, batches: Batches, args: argparse.Namespace) -> None:
@@ -240,20 +244,29 @@ def compared(rounds: Sequence[dict[str, dict[str, Any]]], tokens: Sequence[int],
         warm: So many steps at the start of each run are not timed.
     """
     ways = list(rounds[0])
-    rates = {way: [sum(tokens[warm:]) / sum(own[way]["seconds"][warm:]) for own in rounds] for way in ways}
-    middle = {way: statistics.median(values) for way, values in rates.items()}
     first = rounds[0]
     return {
-        "tokens_per_s": {way: {"median": middle[way], "rounds": rates[way]} for way in ways},
-        "packed_over": {way: middle["packed"] / middle[way] for way in ways if way != "packed"},
-        "packed_over_by_round": {
-            way: [rates["packed"][k] / rates[way][k] for k in range(len(rounds))] for way in ways if way != "packed"
-        },
+        "by_the_clock": _speeds(rounds, ways, sum(tokens[warm:]), "seconds", warm),
+        "by_processor_time": _speeds(rounds, ways, sum(tokens[warm:]), "processor_seconds", warm),
         "losses": {way: first[way]["losses"] for way in ways},
         "largest_difference_of_losses": {
             way: max(abs(a - b) for a, b in zip(first["packed"]["losses"], first[way]["losses"], strict=True))
             for way in ways
             if way != "packed"
+        },
+    }
+
+
+def _speeds(
+    rounds: Sequence[dict[str, dict[str, Any]]], ways: Sequence[str], tokens: int, clock: str, warm: int
+) -> dict[str, Any]:
+    rates = {way: [tokens / sum(own[way][clock][warm:]) for own in rounds] for way in ways}
+    middle = {way: statistics.median(values) for way, values in rates.items()}
+    return {
+        "tokens_per_s": {way: {"median": middle[way], "rounds": rates[way]} for way in ways},
+        "packed_over": {way: middle["packed"] / middle[way] for way in ways if way != "packed"},
+        "packed_over_by_round": {
+            way: [rates["packed"][k] / rates[way][k] for k in range(len(rounds))] for way in ways if way != "packed"
         },
     }
 

@@ -19,7 +19,7 @@ from recipes.grpo.sizes import Size
 
 
 @dataclass(frozen=True, slots=True)
-class Tested:
+class Graded:
     """The samples of one policy on one test set."""
 
     right: Mapping[str, list[bool]]
@@ -30,7 +30,7 @@ class Tested:
     """Share of samples that were cut off."""
 
 
-def measure(policy: Path, task: Task, problems: Sequence[Problem], size: Size, seed: int) -> Tested:
+def measure(policy: Path, task: Task, problems: Sequence[Problem], size: Size, seed: int) -> Graded:
     """Sample from a policy, and grade; candidates that are there already are kept."""
     candidates = policy / f"{task.name}.candidates.jsonl"
     if not candidates.is_file():
@@ -49,16 +49,16 @@ def measure(policy: Path, task: Task, problems: Sequence[Problem], size: Size, s
         right.setdefault(row["id"], []).append(verdict.right)
     tokens = [candidate["completion_tokens"] for _, candidate in samples]
     cut = [candidate["finish_reason"] == "length" for _, candidate in samples]
-    return Tested(right, sum(tokens) / len(tokens), sum(cut) / len(cut))
+    return Graded(right, sum(tokens) / len(tokens), sum(cut) / len(cut))
 
 
-def accuracy(seeds: Sequence[Tested]) -> Interval:
+def accuracy(seeds: Sequence[Graded]) -> Interval:
     """Return the accuracy over the samples of all seeds, with its interval by problem."""
     problems, values = _flat(seeds)
     return bootstrap(weighted_mean(values), problems)
 
 
-def difference(seeds: Sequence[Tested], others: Sequence[Tested]) -> Interval:
+def difference(seeds: Sequence[Graded], others: Sequence[Graded]) -> Interval:
     """Return how much higher the accuracy is than that of other seeds on the same problems, with its interval."""
     problems, first = _by_problem(seeds)
     same, second = _by_problem(others)
@@ -66,12 +66,12 @@ def difference(seeds: Sequence[Tested], others: Sequence[Tested]) -> Interval:
     return paired_difference(weighted_mean(first), weighted_mean(second), problems)
 
 
-def _flat(seeds: Sequence[Tested]) -> tuple[list[str], list[float]]:
+def _flat(seeds: Sequence[Graded]) -> tuple[list[str], list[float]]:
     pairs = [(problem, float(right)) for own in seeds for problem, rights in own.right.items() for right in rights]
     return [problem for problem, _ in pairs], [right for _, right in pairs]
 
 
-def _by_problem(seeds: Sequence[Tested]) -> tuple[list[str], list[float]]:
+def _by_problem(seeds: Sequence[Graded]) -> tuple[list[str], list[float]]:
     problems = sorted(seeds[0].right)
     rights = [[right for own in seeds for right in own.right[problem]] for problem in problems]
     return problems, [sum(own) / len(own) for own in rights]

@@ -18,7 +18,7 @@ from typing import Any
 from reasonflux_prm.evaluation.tasks import gsm8k, svamp
 from reasonflux_prm.evaluation.tasks.base import load
 from reasonflux_prm.prm.embedded.install import ensure_base
-from recipes.grpo.measure import Tested, measure
+from recipes.grpo.measure import Graded, measure
 from recipes.grpo.sizes import REWARDS, SIZES, Size
 from recipes.grpo.table import Run, write_table
 from recipes.grpo.train import train
@@ -56,7 +56,7 @@ def main() -> None:
             print(write_table(runs, size, about, output), flush=True)
 
 
-def _tested(policy: Path, tests: Mapping[str, Any], size: Size, seed: int) -> dict[str, Tested]:
+def _tested(policy: Path, tests: Mapping[str, Any], size: Size, seed: int) -> dict[str, Graded]:
     return {name: measure(policy, task, problems, size, seed) for name, (task, problems) in tests.items()}
 
 

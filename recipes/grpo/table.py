@@ -10,7 +10,7 @@ from typing import Any
 
 from reasonflux_prm.evaluation.intervals import Interval
 from reasonflux_prm.rl.monitor import BatchSigns, Monitor, MonitorSettings
-from recipes.grpo.measure import Tested, accuracy, difference
+from recipes.grpo.measure import Graded, accuracy, difference
 from recipes.grpo.sizes import Size
 
 TITLES = {"gsm8k": "GSM8K test", "svamp": "SVAMP"}
@@ -24,7 +24,7 @@ class Run:
     seed: int
     log: list[dict[str, Any]]
     """One entry an update; none of the student before training."""
-    tested: Mapping[str, Tested]
+    tested: Mapping[str, Graded]
     """By task."""
 
 
@@ -42,7 +42,7 @@ def alarms(log: Sequence[Mapping[str, Any]], window: int) -> list[str]:
     monitor = Monitor(MonitorSettings(window=max(2, window)))
     found = []
     for number, entry in enumerate(log, 1):
-        numbers = {field.name: entry.get(f"monitor/{field.name}") for field in fields(BatchSigns)}
+        numbers: dict[str, Any] = {field.name: entry.get(f"monitor/{field.name}") for field in fields(BatchSigns)}
         found += [f"{alarm.kind} at {number}" for alarm in monitor.add(BatchSigns(**numbers))]
     return found
 

@@ -33,7 +33,10 @@ from tiny_model import write_tiny_model
 
 PYTHON = os.environ.get("REASONFLUX_PRM_VERL_PYTHON", "")
 ROOT = Path(__file__).parents[2]
-TEXTS = ["so two\n\nand two\n\n\\boxed{4}", "so\n\nfive\n\n\\boxed{5}", "", "\\boxed{4}"]
+PARAGRAPH = (
+    "two and two make four, as two is one and one, and one more than three is four, which is what was asked. " * 3
+)
+TEXTS = [f"So {PARAGRAPH}\n\nThen {PARAGRAPH}\n\n\\boxed{{4}}", f"{PARAGRAPH}\n\n\\boxed{{5}}", "", "\\boxed{4}"]
 
 pytestmark = [
     pytest.mark.slow,
@@ -90,7 +93,8 @@ def test_in_real_verl(tmp_path):
     for row, expected in zip(found["advantages"], process(read, beta=0.5), strict=True):
         assert row[: len(expected)] == pytest.approx(expected, abs=1e-4)
         assert not any(row[len(expected) :])
-    assert len({round(a, 4) for a in found["advantages"][0]}) > 2
+    assert len(ours[0].step_ends) > 1
+    assert len({round(a, 4) for a in found["advantages"][0]}) > 1, "one advantage for all tokens would prove nothing"
     assert [info["unscored"] for info in found["info"]] == [0.0, 0.0, 1.0, 0.0]
     assert all(set(info) == {"acc", "prm", "unscored"} for info in found["info"]), "verl averages each of them"
 

@@ -22,7 +22,10 @@ from reasonflux_prm.rl.verl import check
 
 prm, folder = sys.argv[1:]
 tokenizer = hf_tokenizer(folder)
-TEXTS = ["so two\n\nand two\n\n\\boxed{4}", "so\n\nfive\n\n\\boxed{5}", "", "\\boxed{4}"]
+PARAGRAPH = (
+    "two and two make four, as two is one and one, and one more than three is four, which is what was asked. " * 3
+)
+TEXTS = [f"So {PARAGRAPH}\n\nThen {PARAGRAPH}\n\n\\boxed{{4}}", f"{PARAGRAPH}\n\n\\boxed{{5}}", "", "\\boxed{4}"]
 
 
 def config(**settings):
@@ -42,7 +45,11 @@ def rollout(text):
     """Return a rollout as verl's agent loop hands it to a reward worker."""
     prompt = torch.tensor(tokenizer("two and two")["input_ids"])
     ids = torch.tensor([*tokenizer(text)["input_ids"], tokenizer.eos_token_id])
-    tensors = {"prompts": prompt[None], "responses": ids[None], "attention_mask": torch.ones(1, len(prompt) + len(ids))}
+    tensors = {
+        "prompts": prompt[None],
+        "responses": ids[None],
+        "attention_mask": torch.ones_like(torch.cat([prompt, ids]))[None],
+    }
     row = {
         "raw_prompt": [{"role": "user", "content": "2+2"}],
         "reward_model": {"ground_truth": "4"},

@@ -34,7 +34,9 @@ class TreeBuilder:
     """Turns a row of `data.py` into a tree, with the very pieces that scoring will use."""
 
     def __init__(self, prm: NativePRM) -> None:
-        self.prm = prm
+        marker = prm.trajectory_piece()
+        assert marker is not None  # the PRM that is trained has a trajectory reward
+        self.prm, self.marker = prm, marker.tokens
 
     def build(self, row: dict[str, Any]) -> Tree:
         """Return the tree of one problem."""
@@ -46,7 +48,7 @@ class TreeBuilder:
         for index, text in enumerate(gold):
             trunk.append(self._step(tree, trunk[-1], text, part, part if index else None, 1.0))
         end = self._step(tree, trunk[-1], row["final"], "response", part, 1.0)
-        self._add(tree, end, (self.prm.marker,), 1.0, True)
+        self._add(tree, end, self.marker, 1.0, True)
         for branch in row["branches"]:
             node, at, label = trunk[branch["at"]], branch["at"], float(branch["label"])
             previous: Part | None = part if at else None
@@ -55,7 +57,7 @@ class TreeBuilder:
                 node = self._step(tree, node, text, here, previous, label)
                 previous = here
             if branch["complete"] or at == len(gold):
-                self._add(tree, node, (self.prm.marker,), label, True)
+                self._add(tree, node, self.marker, label, True)
         return tree
 
     def _step(self, tree: Tree, parent: int, text: str, part: Part, previous: Part | None, label: float) -> int:

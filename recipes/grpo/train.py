@@ -6,6 +6,7 @@ A run that is killed goes on from its last checkpoint; one that is done is kept.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,8 @@ def train(
         part = output / (LOG + ".part")
         part.write_text(json.dumps(entries) + "\n", "utf-8")
         part.replace(output / LOG)
+    for checkpoint in output.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
     log: list[dict[str, Any]] = json.loads((output / LOG).read_text("utf-8"))
     return log
 

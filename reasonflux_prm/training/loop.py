@@ -32,7 +32,9 @@ _SAVE_EVERY_S: Final = 600.0
 def fit(prepared: Prepared, folder: RunFolder, hook: Hook | None) -> PRMTrainer:
     """Train, and return the trainer with the best weights in it."""
     config, data = prepared.config, prepared.data
-    logging.disable_progress_bar()  # the hook tells how far it is
+    # The hook tells how far it is, and our own messages what is wrong.
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
     evaluates = bool(data.dev.examples)
     if evaluates:
         require_metric(prepared)

@@ -34,7 +34,7 @@ _UNUSED: Final = (
 )
 """Control tokens that text models have and do not use: Qwen's PRMs, SmolLM2, Qwen2.5 and Qwen3, Llama 3, Mistral."""
 _ADDED: Final = ("<|step_end|>", "<|trace_end|>")
-_HEADS: Final = ("ForCausalLM", "ForTokenClassification", "Model")
+_HEADS: Final = ("ForCausalLM", "ForTokenClassification", "LlamaModel", "MistralModel", "Qwen2Model", "Qwen3Model")
 _COPIED: Final = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "LICENSE")
 _LINEAR: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 

@@ -25,7 +25,7 @@ def rows(tmp_path) -> Path:
     """Return a file of TRL rows whose steps a tiny model can learn to tell apart."""
     from training_tiny import trl_rows, write_rows
 
-    return write_rows(tmp_path / "rows.jsonl", trl_rows(40))
+    return write_rows(tmp_path / "rows.jsonl", trl_rows(100))
 
 
 @pytest.fixture

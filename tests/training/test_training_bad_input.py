@@ -56,8 +56,15 @@ def test_a_label_with_nan_is_set_aside(run, where):
         rows[1]["trajectory"]["target"] = float("nan")
     data = prepare(run(rows)).data
     assert data.train.traces == 8
-    assert "finite targets, got 1" in data.rejects[0].reason
-    assert "write null" in data.rejects[0].reason
+    assert "got NaN: write null" in data.rejects[0].reason
+
+
+@pytest.mark.parametrize("changes", [{"trajectory_target": float("inf")}, {"targets": "nan"}])
+def test_targets_that_are_not_finite_are_named(changes):
+    label = labelled(1)[0]
+    if "targets" in changes:
+        changes = {"targets": (float("nan"), *label.targets[1:])}
+    assert "finite targets, got 1 that are NaN or infinite; write null" in _fault(replace(label, **changes))
 
 
 def test_equal_labels_teach_nothing(run):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,9 @@ def test_a_batch_is_shown_in_colour_and_cannot_steer_the_terminal(bases, tmp_pat
     rows[0]["problem"] = "What\x1b[2J is this?"
     path = write_rows(tmp_path / "labels.jsonl", rows)
     run = prepare(config(path, tmp_path / "out", bases["qwen2"], dev_share=0.0, pack_tokens=4000))
-    console = Console(force_terminal=True, color_system="truecolor", width=100, record=True, file=open("/dev/null", "w"))
+    console = Console(
+        force_terminal=True, color_system="truecolor", width=100, record=True, file=open("/dev/null", "w")
+    )
     show_batch(run, console)
     text = console.export_text(clear=False)
     assert "<U+001B>[2J" in text
@@ -69,6 +72,7 @@ def test_progress_in_words():
 def loop():
     spec = importlib.util.spec_from_file_location("train_prm", ROOT / "examples" / "train_prm.py")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for it
     spec.loader.exec_module(module)
     return module
 

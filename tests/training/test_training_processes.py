@@ -17,7 +17,18 @@ from safetensors.torch import load_file
 ROOT = Path(__file__).parents[2]
 FLAGS = (
     *("--epochs", "2", "--batch-tokens", "256", "--pack-tokens", "128", "--dev-share", "0.25", "--lr", "3e-3"),
-    *("--evaluate-steps", "4", "--save-steps", "3", "--log-steps", "1", "--trackers", "none", "--cache-type", "float32"),
+    *(
+        "--evaluate-steps",
+        "4",
+        "--save-steps",
+        "3",
+        "--log-steps",
+        "1",
+        "--trackers",
+        "none",
+        "--cache-type",
+        "float32",
+    ),
 )
 
 

@@ -45,9 +45,7 @@ class Size:
 
 
 SIZES: Final = {
-    "tiny": Size(
-        12, 1, (8, 16), 1_000, 1, 4, ("reward", "right", "random", "reward and student"), max_tokens=48, batch=4
-    ),
+    "tiny": Size(12, 1, (8, 16), 500, 1, 4, ("reward", "random"), max_tokens=48, batch=4),
     "small": Size(400, 2, (200, 400, 800), 120_000, 3, 200, max_tokens=256),
     "full": Size(7_473, 8, (1_000, 5_000, 10_000), 4_000_000, 3, None),
 }

@@ -13,6 +13,7 @@ from viewer_samples import hostile, many, scored
 
 from reasonflux_prm.records import Status
 from reasonflux_prm.viewer.html import write_report
+from reasonflux_prm.viewer.records import KEPT, Chosen
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on the path")]
 
@@ -222,6 +223,38 @@ def test_distributions_count_every_value_and_the_auc_is_right(browser: Browser, 
     assert "AUC 1.000" in browser.eval(TEXT)
     choose(browser, "[data-choose=measure]", "steps")
     assert browser.eval(cells) == [["right", "3", "0.783"], ["wrong", "2", "0.075"], ["unknown", "1", "0.700"]]
+
+
+def test_kept_and_dropped_can_be_told_apart(browser: Browser, tmp_path: Path) -> None:
+    outcomes = [KEPT, KEPT, "rank", "too-long", "rank"]
+    records = [scored(f"t{i}", [("x", 0.5)], reward=1 - 0.1 * i, policy="pq"[i % 2]) for i in range(5)]
+    chosen = [Chosen(record, outcome, "told") for record, outcome in zip(records, outcomes, strict=True)]
+    write_report(chosen, tmp_path / "r.html", title="Chosen")
+    browser.open(tmp_path / "r.html")
+    assert browser.eval("document.querySelectorAll('.row .badge.pick').length") == 2
+    choose(browser, "[data-filter=outcome]", "rank")
+    browser.settle()
+    assert browser.eval(NAMES) == ["t2", "t4"]
+    open_row(browser, 0)
+    assert "rank" in browser.eval("document.querySelector('.badges').innerText")
+    assert "told" in browser.eval(TEXT)
+    browser.go("#/")
+    choose(browser, "[data-filter=outcome]", "")
+    browser.go("#/distributions")
+    choose(browser, "[data-choose=by]", "outcome")
+    text = browser.eval(TEXT)
+    assert "AUC 1.000" in text
+    assert "of kept is above one of dropped (2 against 3)" in text
+    choose(browser, "[data-choose=by]", "policy")
+    # Of the two teachers, p has 1.0, 0.8, 0.6 and q has 0.9, 0.7: three of the six pairs.
+    assert "AUC 0.500" in browser.eval(TEXT)
+
+
+def test_reports_of_no_choice_have_no_such_split(browser: Browser, report: Path) -> None:
+    browser.open(report)
+    assert browser.eval("document.querySelector('[data-filter=outcome]')") is None
+    browser.go("#/distributions")
+    assert browser.eval("document.querySelector('[data-choose=by] option[value=outcome]')") is None
 
 
 def test_ranges_other_than_zero_to_one_are_clipped_and_said(browser: Browser, tmp_path: Path) -> None:

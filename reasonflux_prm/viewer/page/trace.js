@@ -256,6 +256,7 @@ async function traceView(main, params, number) {
         h("b", {}, `Not ${words().done}: ${statusText(row)}.`),
         texts.note && ` ${texts.note}`,
       ),
+    row.good && row.outcome && texts.note && h("p", { class: "note" }, h("b", {}, `${row.outcome}: `), texts.note),
     traceFacts(row, texts),
     texts.trajectory.length > 0 &&
       h("section", { class: "of-trajectory", "aria-label": "Trajectory terms" }, termTable(texts.trajectory)),

@@ -7,9 +7,10 @@ Compared on the same weights (SmolLM2-135M with a reward head), the same real tr
   do;
 - padded: transformers' token classifier on batches of 8, padded to the longest, with a mask.
 
-Useful FLOPs count the matrix products of every real token and causal attention once; padding, logits and masked-out
-attention count as nothing. Every figure is a median of `--repeats` interleaved runs; the matrix-product rate is
-measured before and after each.
+Useful FLOPs are those of the whole model, as in model FLOPs utilisation: the matrix products of every real token in
+every layer, and causal attention, once; padding, logits and masked-out attention count as nothing. Ours leaves out of
+the last layer what nobody reads; `computed` is the share that counts only what is left to compute. Every figure is a
+median of `--repeats` interleaved runs; the matrix-product rate is measured before and after each.
 
     python -m benchmarks.scoring --traces TRACES.jsonl CANDIDATES.jsonl -o scoring.json
 """
@@ -24,7 +25,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import islice, zip_longest
+from itertools import accumulate, islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +35,19 @@ from reasonflux_prm.prm.base import PRMSpec
 from reasonflux_prm.prm.checkpoint import Checkpoint
 from reasonflux_prm.prm.config import DecoderConfig
 from reasonflux_prm.prm.embedded.install import ensure_base
+from reasonflux_prm.prm.encoding import TokenSequence
 from reasonflux_prm.prm.families.native import NativePRM, NativeSettings
 from reasonflux_prm.records import SegmentedTrace, Trace
 from reasonflux_prm.scoring.engine import Engine, EngineSettings
 from reasonflux_prm.scoring.packing import pack
 from reasonflux_prm.scoring.session import Session
-from reasonflux_prm.scoring.windows import Window
+from reasonflux_prm.scoring.windows import Read, Window
 from reasonflux_prm.steps.split import split
 from reasonflux_prm.traces.read import read_traces
 
 BUCKETS = (64, 128, 256, 512, 1024, 2048, 4096)
+STEP_TOKENS = 45
+"""The median of real steps by the adaptive rule."""
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -63,6 +67,14 @@ def useful_flops(config: DecoderConfig, lengths: Sequence[int]) -> float:
     """Return the FLOPs that scoring sequences of these lengths needs."""
     attention = sum(4 * config.layers * config.heads * config.head_dim * n * (n + 1) / 2 for n in lengths)
     return config.flops_per_token * sum(lengths) + attention
+
+
+def unread_flops(config: DecoderConfig, lengths: Sequence[int], reads: Sequence[Sequence[int]]) -> float:
+    """Return the part of `useful_flops` that the last layer need not compute if only these positions are read."""
+    a_token = 4 * config.heads * config.head_dim * config.hidden + 6 * config.hidden * config.intermediate
+    a_pair = 4 * config.heads * config.head_dim
+    pairs = sum(n * (n + 1) / 2 - sum(at + 1 for at in own) for n, own in zip(lengths, reads, strict=True))
+    return a_token * (sum(lengths) - sum(map(len, reads))) + a_pair * pairs
 
 
 def native_prm(base: Path) -> NativePRM:
@@ -125,7 +137,7 @@ class Rivals:
             self.classifier(input_ids=ids, attention_mask=mask, use_cache=False)
 
 
-def share_of_ceiling(work: Callable[[], object], flops: float, repeats: int) -> dict[str, float]:
+def share_of_ceiling(work: Callable[[], object], flops: float, computed: float, repeats: int) -> dict[str, float]:
     """Return the median share of the matrix-product rate measured around each run, and the median seconds."""
     work()
     shares, times = [], []
@@ -135,6 +147,7 @@ def share_of_ceiling(work: Callable[[], object], flops: float, repeats: int) -> 
         shares.append(flops / times[-1] / max(before, matrix_rate()))
     return {
         "share": statistics.median(shares),
+        "computed": statistics.median(shares) * computed / flops,
         "lowest": min(shares),
         "highest": max(shares),
         "seconds": statistics.median(times),
@@ -142,26 +155,40 @@ def share_of_ceiling(work: Callable[[], object], flops: float, repeats: int) -> 
 
 
 def buckets(prm: NativePRM, lengths: Sequence[int], repeats: int) -> dict[str, Any]:
-    """Return the share of the ceiling for packs of sequences of one length; a pack has 2,048 tokens or one sequence."""
+    """Return the share of the ceiling for packs of sequences of one length, a step every `STEP_TOKENS`.
+
+    A pack has 2,048 tokens or one sequence.
+    """
     result: dict[str, Any] = {}
     for length in lengths:
         count = max(1, 2048 // length)
-        batch = pack([Window(tuple(range(100, 100 + length)), ())] * count)
+        reads = [*range(STEP_TOKENS - 1, length - 1, STEP_TOKENS), length - 1]
+        pieces = tuple(Read(step, at, max(at + 1 - STEP_TOKENS, 0), at + 1) for step, at in enumerate(reads))
+        batch = pack([Window(tuple(range(100, 100 + length)), pieces)] * count)
         flops = useful_flops(prm.decoder.config, [length] * count)
-        run = partial(prm.decoder, batch.tokens, batch.starts)
-        result[str(length)] = share_of_ceiling(run, flops, repeats)
+        computed = flops - unread_flops(prm.decoder.config, [length] * count, [reads] * count)
+        result[str(length)] = share_of_ceiling(partial(prm.forward, batch), flops, computed, repeats)
         print(f"length {length:>5}: {result[str(length)]['share']:.1%} of the ceiling", flush=True)
     return result
 
 
+def read_positions(sequence: TokenSequence) -> list[int]:
+    """Return the positions of a sequence whose output is read."""
+    offsets = accumulate((len(piece.tokens) for piece in sequence.pieces), initial=len(sequence.head))
+    return [
+        at + piece.read_offset()
+        for at, piece in zip(offsets, sequence.pieces, strict=False)
+        if piece.target is not None
+    ]
+
+
 def mixed(prm: NativePRM, traces: Sequence[SegmentedTrace], base: Path, repeats: int) -> dict[str, Any]:
     """Return time and share of ours, released and padded on the same traces, interleaved."""
-    sequences = [
-        [*seq.head, *(t for piece in seq.pieces for t in piece.tokens)]
-        for tr in traces
-        for seq in prm.encode(tr).sequences
-    ]
-    flops = useful_flops(prm.decoder.config, [len(tokens) for tokens in sequences])
+    encoded = [sequence for trace in traces for sequence in prm.encode(trace).sequences]
+    sequences = [[*one.head, *(token for piece in one.pieces for token in piece.tokens)] for one in encoded]
+    lengths = [len(tokens) for tokens in sequences]
+    flops = useful_flops(prm.decoder.config, lengths)
+    computed = flops - unread_flops(prm.decoder.config, lengths, [read_positions(one) for one in encoded])
     rivals = Rivals(base)
     engine = Engine(prm, EngineSettings())
     ways: dict[str, Callable[[], object]] = {
@@ -189,6 +216,7 @@ def mixed(prm: NativePRM, traces: Sequence[SegmentedTrace], base: Path, repeats:
         }
         for name in ways
     }
+    rows["ours"]["computed"] = rows["ours"]["share"] * computed / flops
     for name, row in rows.items():
         print(
             f"{name:>9}: {row['tokens_per_s']:.0f} tokens/s, {row['share']:.1%} of the ceiling, "

@@ -146,9 +146,9 @@ class PRM(PRMInput):
 
     def forward(self, batch: PackedBatch) -> Tensor:
         """Return the rewards at all read positions of a pack, (R,) float32."""
-        hidden = self.decoder(batch.tokens, batch.starts)
+        hidden = self.decoder(batch.tokens, batch.starts, reads=batch.reads)
         with torch.inference_mode():
-            return self.read_out(hidden[batch.reads.to(hidden.device)])
+            return self.read_out(hidden)
 
     def finish(self, rewards: Sequence[float]) -> list[float]:
         """Turn the raw rewards of all steps of a trace, in order, into step rewards; identity unless cumulative."""
@@ -171,6 +171,6 @@ class PRM(PRMInput):
 
     def extend(self, batch: PackedBatch, pasts: Sequence[Caches]) -> Tensor:
         """Append each sequence of the pack to its past; return the rewards at the read positions, (R,) float32."""
-        hidden = self.decoder(batch.tokens, batch.starts, [caches[0] for caches in pasts])
+        hidden = self.decoder(batch.tokens, batch.starts, [caches[0] for caches in pasts], batch.reads)
         with torch.inference_mode():
-            return self.read_out(hidden[batch.reads.to(hidden.device)])
+            return self.read_out(hidden)

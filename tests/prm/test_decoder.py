@@ -91,6 +91,27 @@ def test_grown_through_caches(name):
         assert torch.allclose(torch.cat(pieces), reference(model, part), atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_what_is_read_is_what_all_would_be(name):
+    model, decoder = pair(name)
+    parts = sequences([5, 100, 1, 37, 300])
+    reads = torch.tensor([0, 4, 5, 60, 104, 106, 442])
+    expected = torch.cat([reference(model, part) for part in parts])[reads]
+    read = decoder(torch.cat(parts), starts(parts), reads=reads)
+    assert torch.allclose(read, expected, atol=2e-5, rtol=1e-4)
+    assert decoder(torch.cat(parts), starts(parts), reads=reads[:0]).shape == (0, expected.shape[1])
+
+
+def test_what_is_not_read_is_still_kept_in_the_caches():
+    model, decoder = pair("qwen2")
+    parts = sequences([100, 60])
+    caches = [decoder.new_cache() for _ in parts]
+    decoder(torch.cat([part[:40] for part in parts]), [0, 40, 80], caches, torch.tensor([79]))
+    read = decoder(torch.cat([part[40:] for part in parts]), [0, 60, 80], caches, torch.tensor([0, 59, 60, 79]))
+    expected = [reference(model, part)[[40, -1]] for part in parts]
+    assert torch.allclose(read, torch.cat(expected), atol=2e-5, rtol=1e-4)
+
+
 def test_positions_matter():
     _, decoder = pair("llama")
     [tokens] = sequences([20])

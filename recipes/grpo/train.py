@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOConfig
 
 from reasonflux_prm.evaluation.tasks.base import Problem
@@ -47,7 +46,7 @@ def train(
     """
     if not (output / LOG).is_file():
         trainer = _trainer(student, problems, output, reward, seed, size, prm)
-        trainer.train(resume_from_checkpoint=get_last_checkpoint(str(output)) if output.is_dir() else None)
+        trainer.train(resume_from_checkpoint=_last_checkpoint(output))
         trainer.save_model(str(output))
         entries = [entry for entry in trainer.state.log_history if "loss" in entry]
         part = output / (LOG + ".part")
@@ -57,6 +56,19 @@ def train(
         shutil.rmtree(checkpoint)
     log: list[dict[str, Any]] = json.loads((output / LOG).read_text("utf-8"))
     return log
+
+
+def _last_checkpoint(output: Path) -> str | None:
+    """Return the last checkpoint that is whole; one that a kill has cut short is removed."""
+    for folder in sorted(output.glob("checkpoint-*"), key=lambda one: -int(one.name.rpartition("-")[2])):
+        try:
+            # What the trainer writes last.
+            json.loads((folder / "trainer_state.json").read_text("utf-8"))
+        except (OSError, ValueError):
+            shutil.rmtree(folder)
+        else:
+            return str(folder)
+    return None
 
 
 def _trainer(

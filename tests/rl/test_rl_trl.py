@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -340,3 +343,23 @@ def test_process_with_sum_credit_is_what_was_computed_by_hand():
     ]
     for ours, theirs in zip(process(rollouts, beta=0.5), by_hand([[*t, ""] for t in texts], 0.5), strict=True):
         assert ours.tolist() == pytest.approx(theirs)
+
+
+@pytest.mark.slow
+def test_a_group_that_lies_across_two_processes(policy, tmp_path):
+    script = Path(__file__).with_name("trl_two_processes.py")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    ran = subprocess.run(
+        [*command, str(policy), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=500,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    ranks = [json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in range(2)]
+    values = ranks[0]["values"] + ranks[1]["values"]
+    expected = group_advantages(values, [0] * 4)
+    assert ranks[0]["first"] + ranks[1]["first"] == pytest.approx(expected, abs=1e-4)
+    assert abs(sum(ranks[0]["first"])) > 1e-3, "had each process normalised alone, its advantages would sum to 0"
+    assert all(rank["shape"] for rank in ranks)

@@ -67,7 +67,7 @@ class Timed(PRMTrainer):
     def compute_loss(self, *args: Any, **named: Any) -> Any:
         """Return the loss, and note it."""
         loss = super().compute_loss(*args, **named)
-        self.losses.append(float(loss))
+        self.losses.append(float(loss.detach()))
         return loss
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from reasonflux_prm.training.config import TrainConfig
+from reasonflux_prm.training.config import EMBEDDED_BASE, TrainConfig
 from reasonflux_prm.training.data import Data, Part
 from reasonflux_prm.training.model import Base, licence
 
@@ -42,7 +42,7 @@ def _what(base: Base, config: TrainConfig) -> str:
     )
     order = "problem, thinking, response" if config.layout == "causal" else "problem, response, thinking"
     return (
-        f"# A process reward model from {base.name}\n\n"
+        f"# A process reward model from {_shown(base)}\n\n"
         f"It reads {order}, and gives a reward in [0, 1] for every step at `{settings.separator}`{trajectory}."
     )
 
@@ -75,6 +75,7 @@ def _data(data: Data, config: TrainConfig) -> str:
 
 def _training(config: TrainConfig, base: Base, record: Mapping[str, Any]) -> str:
     share = "1/T a step, every trace alike" if config.weighting == "trace" else "every read alike"
+    trajectory = f" + {config.lambda_final:g} * trajectory" if base.settings.marker else ""
     pair = f" + {config.lambda_pair:g} * pairs of one problem (Bradley-Terry)" if config.lambda_pair else ""
     how = {"full": "all weights", "lora": f"LoRA of rank {config.lora_rank}, merged"}.get(
         config.method, f"the top {config.layers_trained()} layers and the head"
@@ -82,12 +83,12 @@ def _training(config: TrainConfig, base: Base, record: Mapping[str, Any]) -> str
     best = f"; the best was step {record['best_step']:,}" if record.get("best_step") else ""
     lines = [
         "## Training\n",
-        f"Objective: {config.lambda_step:g} * steps + {config.lambda_final:g} * trajectory{pair}; "
+        f"Objective: {config.lambda_step:g} * steps{trajectory}{pair}; "
         f"{_LOSSES[config.loss]}, {share} (arXiv:2506.18896).",
         f"Trained: {how}. Peak learning rate {config.rate():g} (head {config.rate() * config.head_rate_factor:g}), "
         f"{config.epochs:g} epochs, {config.batch_tokens:,} tokens a step, {record['steps']:,} steps{best}, seed "
         f"{config.seed}.",
-        f"Base: {base.name}, revision `{base.revision}`.",
+        f"Base: {_shown(base)}, revision `{base.revision}`.",
     ]
     if config.card_command:
         lines.append(f"\n```\n{config.card_command}\n```")
@@ -118,8 +119,12 @@ def _use(base: Base) -> str:
 
 def _licence(own: str | None, base: Base) -> str:
     if own:
-        return f"## Licence\n\n{own}, as {base.name}; the data may have terms of their own."
-    return f"## Licence\n\n{base.name} states none here: look it up before you share this model."
+        return f"## Licence\n\n{own}, as {_shown(base)}; the data may have terms of their own."
+    return f"## Licence\n\n{_shown(base)} states none here: look it up before you share this model."
+
+
+def _shown(base: Base) -> str:
+    return "SmolLM2-135M-Instruct" if base.name == EMBEDDED_BASE else _name(base.name)
 
 
 def _name(source: str) -> str:

@@ -33,7 +33,7 @@ class Example:
     """One window of a trace: what the model reads, and what it is to say."""
 
     tokens: NDArray[np.int32]
-    """(T,), up to the last position that is read."""
+    """(T,), up to the last position that is read; the whole window where activations are kept."""
     reads: NDArray[np.int32]
     """(R,) positions whose output is read, rising."""
     steps: NDArray[np.int32]
@@ -106,8 +106,9 @@ def encode(labelled: LabelledTrace, number: int, prm: PRMInput, config: TrainCon
         if not reads:
             continue
         own = [weights[read.target] for read in reads]
-        # What stands behind the last read has no part in any target: a later token is never attended to.
-        tokens = window.tokens[: reads[-1].position + 1]
+        # What stands behind the last read has no part in any target: a later token is never attended to. Activations
+        # that are kept are those of whole windows, so that another objective finds them.
+        tokens = window.tokens if config.method == "frozen" else window.tokens[: reads[-1].position + 1]
         windows.append(
             Example(
                 tokens=np.array(tokens, dtype=np.int32),

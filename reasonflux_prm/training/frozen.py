@@ -1,16 +1,16 @@
 """Training the top layers over cached activations of the layers below: the way to train on a CPU.
 
 The lower layers do not change, so what they make of every window is computed once, written to disk, and read back in
-every epoch. The file's name holds a digest of all that it depends on; a build that was killed goes on where it stopped.
+every epoch. The file is named for the base and the layers; windows in it are found by their tokens, so runs with other
+seeds, objectives or more data compute only what is new, and one that was killed goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -26,23 +26,20 @@ from reasonflux_prm.training.batches import collate
 from reasonflux_prm.training.examples import Example
 from reasonflux_prm.training.model import Base
 
-_PACKS_A_FLUSH = 16
-
 
 @dataclass(frozen=True)
 class Activations:
     """What the lower layers made of every window."""
 
     states: NDArray[Any]
-    """(T of all windows, d), mapped from the file."""
+    """(T of all windows in the file, d), mapped from it."""
     starts: tuple[int, ...]
     """Where each window starts."""
 
     def of(self, numbers: Sequence[int], lengths: Sequence[int]) -> Tensor:
         """Return the states of some windows end to end, (T, d) float32."""
-        rows = [
-            self.states[self.starts[n] : self.starts[n] + length] for n, length in zip(numbers, lengths, strict=True)
-        ]
+        places = zip(numbers, lengths, strict=True)
+        rows = [self.states[self.starts[number] : self.starts[number] + length] for number, length in places]
         return torch.from_numpy(np.concatenate(rows).astype(np.float32))
 
 
@@ -113,39 +110,78 @@ def cached(
         OutputError: The file cannot be written, or a value is too large for the type.
     """
     check_layers(below.top, len(whole.model.layers))
-    starts = tuple(accumulate(map(len, examples), initial=0))
-    dtype, base = below.dtype, below.base
-    digest = hashlib.sha256(f"{base.revision} {below.top} {dtype} {base.added}".encode())
-    for example in examples:
-        digest.update(np.int64(len(example)).tobytes() + example.tokens.tobytes())
-    path = folder / f"activations-{digest.hexdigest()[:16]}.{dtype}"
-    width = whole.config.hidden_size
+    digest = hashlib.sha256(f"{below.base.revision} {below.top} {below.base.added}".encode()).hexdigest()
+    path = folder / f"activations-{digest[:16]}.{below.dtype}"
     with writing(path):
         folder.mkdir(parents=True, exist_ok=True)
     # Of several processes the first to come computes, and the others wait here.
     with FileLock(f"{path}.lock"), writing(path):
-        done = _done(path)
-        if done < len(examples):
-            mode = "r+" if path.exists() and done else "w+"
-            file = np.memmap(path, dtype=dtype, mode=mode, shape=(starts[-1], width))  # type: ignore[call-overload]
+        store = _Store(path, whole.config.hidden_size, np.dtype(below.dtype))
+        missing = store.missing(examples)
+        if missing:
             with _Cut(whole, below.top):
-                _compute(whole, examples, file, path, list(_runs(examples, done, pack_tokens)), tell)
-    return Activations(np.memmap(path, dtype=dtype, mode="r", shape=(starts[-1], width)), starts)
+                _compute(whole, missing, store, pack_tokens, tell)
+    return Activations(store.states(), tuple(store.places[_key(example)] for example in examples))
 
 
-def _compute(
-    whole: Any,
-    examples: Sequence[Example],
-    file: NDArray[Any],
-    path: Path,
-    runs: Sequence[tuple[int, int]],
-    tell: Tell,
-) -> None:
+class _Store:
+    """A file of states that grows, and beside it an index: a line a window, written once its states are there."""
+
+    def __init__(self, path: Path, width: int, dtype: np.dtype[Any]) -> None:
+        self.path, self.width, self.dtype = path, width, dtype
+        self.places: dict[str, int] = {}
+        """Where the window with these tokens starts."""
+        self.rows = 0
+        self._index = path.with_name(f"{path.name}.index")
+        self._read_index()
+
+    def _read_index(self) -> None:
+        there = self.path.stat().st_size // (self.width * self.dtype.itemsize) if self.path.exists() else 0
+        good = []
+        for line in self._index.read_text("utf-8").splitlines() if self._index.exists() else []:
+            key, *numbers = line.split()
+            # A line that a kill cut short, and what follows it.
+            if len(numbers) != 3 or numbers[2] != "." or int(numbers[0]) + int(numbers[1]) > there:
+                break
+            self.places[key] = int(numbers[0])
+            self.rows = int(numbers[0]) + int(numbers[1])
+            good.append(line)
+        with atomic_path(self._index) as part:
+            part.write_text("".join(f"{line}\n" for line in good), "utf-8")
+        self.path.touch()
+        os.truncate(self.path, self.rows * self.width * self.dtype.itemsize)
+
+    def missing(self, examples: Sequence[Example]) -> list[Example]:
+        """Return the windows that are not in the file, each once."""
+        found = {_key(example): example for example in examples}
+        return [example for key, example in found.items() if key not in self.places]
+
+    def append(self, examples: Sequence[Example], states: NDArray[Any]) -> None:
+        """Add windows; `states` are theirs, end to end."""
+        with self.path.open("ab") as file:
+            file.write(states.tobytes())
+        lines = []
+        for example in examples:
+            self.places[_key(example)] = self.rows
+            lines.append(f"{_key(example)} {self.rows} {len(example)} .\n")
+            self.rows += len(example)
+        with self._index.open("a", encoding="utf-8") as index:
+            index.writelines(lines)
+
+    def states(self) -> NDArray[Any]:
+        """Return all states, (T, d), mapped from the file."""
+        return np.memmap(self.path, dtype=self.dtype, mode="r", shape=(self.rows, self.width))
+
+
+def _key(example: Example) -> str:
+    return hashlib.blake2b(example.tokens.tobytes(), digest_size=16).hexdigest()
+
+
+def _compute(whole: Any, examples: Sequence[Example], store: _Store, pack_tokens: int, tell: Tell) -> None:
     device = next(whole.parameters()).device
-    start = sum(map(len, examples[: runs[0][0]]))
     computed = 0
-    for turn, (first, last) in enumerate(runs):
-        batch = collate([(n, examples[n], True) for n in range(first, last)])
+    for first, last in _runs(examples, pack_tokens):
+        batch = collate([(number, examples[number], True) for number in range(first, last)])
         with torch.inference_mode():
             states = whole.model(
                 input_ids=batch["input_ids"].to(device),
@@ -153,21 +189,18 @@ def _compute(
                 packed_starts=batch["packed_starts"],
                 use_cache=False,
             ).last_hidden_state[0]
-        rows = states.float().cpu().numpy().astype(file.dtype)
+        with np.errstate(over="ignore"):
+            rows = states.float().cpu().numpy().astype(store.dtype)
         if not np.isfinite(rows).all():
-            raise OutputError(f"activations do not fit into {file.dtype}: train with --cache-type float32")
-        file[start + computed : start + computed + len(rows)] = rows
+            raise OutputError(f"activations do not fit into {store.dtype}: train with --cache-type float32")
+        store.append(examples[first:last], rows)
         computed += len(rows)
-        if turn % _PACKS_A_FLUSH == 0 or last == len(examples):
-            file.flush()  # type: ignore[attr-defined]
-            with atomic_path(path.with_name(f"{path.name}.json")) as part:
-                part.write_text(json.dumps({"windows": last}), "utf-8")
         tell(last, len(examples), computed)
 
 
-def _runs(examples: Sequence[Example], done: int, budget: int) -> Iterator[tuple[int, int]]:
+def _runs(examples: Sequence[Example], budget: int) -> Iterator[tuple[int, int]]:
     """Yield (first, one behind the last) of runs of windows that fit into the budget."""
-    first = done
+    first = 0
     while first < len(examples):
         last, used = first + 1, len(examples[first])
         while last < len(examples) and used + len(examples[last]) <= budget:
@@ -175,16 +208,6 @@ def _runs(examples: Sequence[Example], done: int, budget: int) -> Iterator[tuple
             last += 1
         yield first, last
         first = last
-
-
-def _done(path: Path) -> int:
-    """Return the number of windows that are on the disk."""
-    try:
-        return (
-            int(json.loads(path.with_name(f"{path.name}.json").read_text("utf-8"))["windows"]) if path.exists() else 0
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0
 
 
 class _Cut:

@@ -87,8 +87,7 @@ def _activations(
         if hook is not None:
             spent = max(time.monotonic() - began, 1e-6)
             rate = tokens / spent
-            left = sum(len(example) for example in examples[done:])
-            hook(Now("caching", done, total, rate, left / rate))
+            hook(Now("caching", done, total, rate, spent * (total - done) / done))
 
     model = model.to("cuda") if torch.cuda.is_available() else model
     below = frozen.Below(prepared.base, config.layers_trained(), config.cache_type)

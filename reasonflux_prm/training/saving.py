@@ -6,6 +6,7 @@ there is one label) with the PRM's settings under `prm` in `config.json`; see `p
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,9 @@ def write_prm(model: Any, base: Base, config: TrainConfig, folder: Path) -> None
         model = model.to(torch.bfloat16)
     model.save_pretrained(str(folder))
     save_tokenizer(base, folder)
+    for weights in folder.glob("*.safetensors"):
+        # safetensors writes for the owner only; a PRM may be shared.
+        shutil.copymode(folder / "config.json", weights)
 
 
 def write_adapter(model: Any, base: Base, config: TrainConfig, trained: Path, path: Path) -> None:

@@ -150,6 +150,7 @@ def test_a_tokenizer_without_room_for_a_separator(run, tmp_path):
         prepare(replace(run(trl_rows(4), method="frozen"), base=str(base)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_other_methods_add_the_control_tokens(run, tmp_path, method):
     from reasonflux_prm.prm.load import load_prm

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -41,9 +42,7 @@ def test_a_batch_is_shown_in_colour_and_cannot_steer_the_terminal(bases, tmp_pat
     rows[0]["problem"] = "What\x1b[2J is this?"
     path = write_rows(tmp_path / "labels.jsonl", rows)
     run = prepare(config(path, tmp_path / "out", bases["qwen2"], dev_share=0.0, pack_tokens=4000))
-    console = Console(
-        force_terminal=True, color_system="truecolor", width=100, record=True, file=open("/dev/null", "w")
-    )
+    console = Console(force_terminal=True, color_system="truecolor", width=100, record=True, file=StringIO())
     show_batch(run, console)
     text = console.export_text(clear=False)
     assert "<U+001B>[2J" in text
@@ -59,7 +58,7 @@ def test_wrong_usage_ends_with_2_and_the_remedy(labels, tmp_path, capsys):
 
 
 def test_progress_in_words():
-    shown = TrainingProgress(Console(file=open("/dev/null", "w")))
+    shown = TrainingProgress(Console(file=StringIO()))
     now = Now("training", 10, 40, 1234.5, 90.0, {"loss": 0.25, "eval_loss": 0.2, "eval_step_auc": 0.75})
     assert shown.line(now) == "10 of 40 steps, 1,234 tokens/s, loss 0.2500, 1 min 30 s left"
     assert shown.evaluation(now) == "step 10 of 40, on the dev set: loss 0.2000, step AUC 0.7500"

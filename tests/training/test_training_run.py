@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,8 +17,11 @@ from reasonflux_prm.prm.load import load_prm
 from reasonflux_prm.records import SegmentedTrace, Status
 from reasonflux_prm.scoring.engine import score_traces
 from reasonflux_prm.training import train
+from reasonflux_prm.training.examples import lengths
 from reasonflux_prm.training.folder import RunFolder
+from reasonflux_prm.training.frozen import Below, cached
 from reasonflux_prm.training.loop import Patience, fit
+from reasonflux_prm.training.model import build
 from reasonflux_prm.training.run import _save, prepare
 from reasonflux_prm.training.saving import ADAPTER
 
@@ -38,7 +42,11 @@ def trained_weights(folder):
     return load_file(folder / "model.safetensors")
 
 
-@pytest.mark.parametrize("name", METHODS)
+def some_slow(names, quick):
+    return [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in names]
+
+
+@pytest.mark.parametrize("name", some_slow(METHODS, ("full", "lora", "frozen", "windowed")))
 def test_saved_folder_gives_the_rewards_that_training_saw(bases, labels, tmp_path, name):
     prepared = prepare(config(labels, tmp_path / "out", bases["qwen2"], epochs=1.0, **METHODS[name]))
     folder = RunFolder(tmp_path / "out", {})
@@ -106,7 +114,7 @@ class Stop(Exception):
     """Stands for a kill."""
 
 
-@pytest.mark.parametrize("name", ["full", "lora", "frozen"])
+@pytest.mark.parametrize("name", some_slow(("full", "lora", "frozen"), ("full",)))
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(bases, labels, tmp_path, name):
     settings = {"epochs": 1.5, "evaluate_steps": 4, "save_steps": 7, "batch_tokens": 256, "pack_tokens": 128}
     settings |= METHODS[name]
@@ -133,6 +141,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(bases, labels, tmp_path
     assert losses[0] == losses[1]
 
 
+@pytest.mark.slow
 def test_frozen_leaves_the_lower_layers_and_shares_its_cache(bases, labels, tmp_path):
     cache = tmp_path / "cache"
     settings = config(
@@ -142,7 +151,8 @@ def test_frozen_leaves_the_lower_layers_and_shares_its_cache(bases, labels, tmp_
     first = train(settings, told.append)
     assert any(now.stage == "caching" for now in told)
     told.clear()
-    train(replace(settings, output=str(tmp_path / "b"), seed=0, learning_rate=1e-3), told.append)
+    # Another seed and another objective read the same windows.
+    train(replace(settings, output=str(tmp_path / "b"), seed=3, lambda_final=0.0), told.append)
     assert not any(now.stage == "caching" for now in told)
     before = load_file(bases["qwen2"] / "model.safetensors")
     after = trained_weights(first.folder)
@@ -151,7 +161,37 @@ def test_frozen_leaves_the_lower_layers_and_shares_its_cache(bases, labels, tmp_
     assert not all(same[name] for name in same if ".layers.2." in name)
 
 
-@pytest.mark.parametrize("name", ["lora", "frozen"])
+def test_a_torn_cache_is_mended(bases, labels, tmp_path):
+    prepared = prepare(config(labels, tmp_path / "out", bases["qwen2"], method="frozen", train_layers=1))
+    model, below = build(prepared.base, prepared.config), Below(prepared.base, 1, "float32")
+    examples = prepared.data.train.examples
+
+    def states(folder):
+        computed = []
+        found = cached(model, below, examples, folder, 256, lambda *now: computed.append(now))
+        return found.of(range(len(examples)), lengths(examples)), computed
+
+    whole, first = states(tmp_path / "cache")
+    (index,) = (tmp_path / "cache").glob("*.index")
+    lines = index.read_text().splitlines(keepends=True)
+    index.write_text("".join(lines[:4]) + lines[4][:20])  # killed while it wrote
+    mended, again = states(tmp_path / "cache")
+    assert first[-1][1] == len(lines)
+    assert again[-1][1] == len(lines) - 4
+    torch.testing.assert_close(mended, whole, atol=1e-5, rtol=1e-5)
+    # It is what the model itself makes of the tokens.
+    with torch.no_grad():
+        hidden = model.model(
+            torch.from_numpy(examples[5].tokens).long()[None],
+            packed_starts=[0, len(examples[5])],
+            output_hidden_states=True,
+            use_cache=False,
+        ).hidden_states[2]
+    start = sum(lengths(examples)[:5])
+    torch.testing.assert_close(whole[start : start + len(examples[5])], hidden[0], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", some_slow(("lora", "frozen"), ("frozen",)))
 def test_adapter_turns_the_base_into_the_prm(bases, labels, tmp_path, monkeypatch, name):
     from reasonflux_prm.prm.embedded import fetch
     from reasonflux_prm.prm.embedded import install as installed
@@ -177,26 +217,20 @@ def test_training_goes_on_from_a_prm(bases, labels, tmp_path):
     prepared = prepare(config(labels, tmp_path / "b", first.folder, epochs=1.0))
     assert prepared.base.goes_on
     assert prepared.base.settings.separator == "<extra_0>"
-    from reasonflux_prm.training.model import build
-
     assert torch.equal(
         build(prepared.base, prepared.config).score.weight, trained_weights(first.folder)["score.weight"]
     )
 
 
 def test_patience_counts_evaluations_without_a_better_one():
-    class State:
-        log_history = [{"eval_loss": value} for value in (3.0, 1.0, 2.0, 2.5)]
-
-    class Control:
-        should_training_stop = False
-
+    state = SimpleNamespace(log_history=[{"eval_loss": value} for value in (3.0, 1.0, 2.0, 2.5)])
     for patience, stops in ((3, False), (2, True)):
-        control = Control()
-        Patience(patience, "eval_loss", higher=False).on_evaluate(None, State, control)
+        control = SimpleNamespace(should_training_stop=False)
+        Patience(patience, "eval_loss", higher=False).on_evaluate(None, state, control)
         assert control.should_training_stop is stops
 
 
+@pytest.mark.slow
 def test_early_stopping_keeps_the_best(bases, rows, tmp_path):
     result = train(
         config(rows, tmp_path / "out", bases["qwen2"], epochs=6.0, learning_rate=0.1, evaluate_steps=3, patience=2)

@@ -55,16 +55,8 @@ def write_curves(row: Mapping[str, Any], path: Path | str, *, title: str) -> int
         raise InputError(f"expected a report of evaluate, got one that cannot be read: {error!r}") from error
     if not methods or not known:
         raise InputError("expected a report of evaluate with at least one curve, got one without")
-    looks = [
-        {
-            "name": line_name(method),
-            "colour": look.colour,
-            "width": look.width,
-            "dashes": look.dashes,
-            "band": look.band,
-        }
-        for method, look in zip(methods, looks_of(methods), strict=True)
-    ]
+    pairs = zip(methods, looks_of(methods), strict=True)
+    looks = [{"name": line_name(method), **asdict(look)} for method, look in pairs]
     shell, end = shell_of(title, "buys.html", _STYLES, _SCRIPTS)
     content = {**row, "title": title, "looks": looks}
     with atomic_path(path) as part:

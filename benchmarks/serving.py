@@ -2,8 +2,9 @@
 
 The service runs as a process of its own (`reasonflux-prm serve`) on this machine's loopback. In turn the same traces go
 through the engine in this process and through the service, sent by `--clients` clients at once, `--batch` traces a
-request; every answer is compared with the engine's record of the same trace. Reported are the ratio of the two rates
-for each pair of runs, the service's resident memory after each, and the time of a request.
+request; every answer is compared with the engine's record of the same trace. Reported for each pair of runs: the ratio
+of the two rates; the ratio of processor times, the service's whole process counted, which other jobs on the machine do
+not change; the share of the service's run in which its model was busy; and the memory that it holds afterwards.
 
     python -m benchmarks.serving --traces TRACES.jsonl --count 400 -o serving.json
 """
@@ -62,14 +63,23 @@ def service(prm: str, threads: int) -> Iterator[tuple[str, int]]:
         process.wait(60)
 
 
-def resident_mib(pid: int) -> float | None:
-    """Return the memory that a process holds; None where the system does not say."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text("utf-8")
-    except OSError:
-        return None
-    found = re.search(r"VmRSS:\s+(\d+) kB", status)
-    return int(found[1]) / 1024 if found else None
+def resident_mib(pid: int) -> float:
+    """Return the memory that a process holds (Linux)."""
+    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text("utf-8"))
+    assert found is not None
+    return int(found[1]) / 1024
+
+
+def processor_s(pid: int) -> float:
+    """Return the seconds of processor time that a process has used, all threads, user and system (Linux)."""
+    fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def busy_s(url: str) -> float:
+    """Return the seconds that a service's model has spent in forward passes."""
+    text = httpx.get(f"{url}/metrics", trust_env=False).text
+    return float(text.partition("\nreasonflux_prm_pass_seconds_sum ")[2].partition("\n")[0])
 
 
 def some_traces(source: str | None, count: int, longest: int, engine: Engine) -> list[Trace]:
@@ -120,37 +130,51 @@ def compare(url: str, pid: int, engine: Engine, traces: Sequence[Trace], args: a
     """Run both in turn."""
     rows: list[dict[str, Any]] = []
     times: list[float] = []
-    for number in range(args.repeats + 1):
-        started = time.perf_counter()
-        expected = list(engine.score(traces))
-        offline_s = time.perf_counter() - started
-        started = time.perf_counter()
-        records, seconds = asyncio.run(load(url, traces, args.clients, args.batch))
-        served_s = time.perf_counter() - started
-        worst = worst_difference(records, expected)
-        tokens = sum(scored.tokens for scored in expected)
-        row = {
-            "offline_tokens_per_s": tokens / offline_s,
-            "served_tokens_per_s": tokens / served_s,
-            "ratio": offline_s / served_s,
-            "worst_difference": worst,
-            "resident_mib": resident_mib(pid),
-        }
-        print(f"{'warm-up' if number == 0 else number}: {json.dumps(row)}", flush=True)
-        if number:
-            rows.append(row)
-            times += seconds
-    ratios = [row["ratio"] for row in rows]
+    once(url, pid, engine, traces[: args.warm_up], args)
+    for _ in range(args.repeats):
+        row, seconds = once(url, pid, engine, traces, args)
+        print(json.dumps(row), flush=True)
+        rows.append(row)
+        times += seconds
     quantiles = statistics.quantiles(times, n=20) if len(times) > 1 else times * 19
     return {
         "traces": len(traces),
-        "tokens": tokens,
+        "tokens": rows[0]["tokens"],
         "clients": args.clients,
         "batch": args.batch,
-        "ratio": {"median": statistics.median(ratios), "lowest": min(ratios), "highest": max(ratios), "n": len(ratios)},
+        **{name: spread([row[name] for row in rows]) for name in ("ratio", "processor_ratio", "model_busy")},
         "request_s": {"median": quantiles[9], "95%": quantiles[18], "n": len(times)},
         "runs": rows,
     }
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Return the median of some runs, and how far they lie apart."""
+    return {"median": statistics.median(values), "lowest": min(values), "highest": max(values), "n": len(values)}
+
+
+def once(
+    url: str, pid: int, engine: Engine, traces: Sequence[Trace], args: argparse.Namespace
+) -> tuple[dict[str, Any], list[float]]:
+    """Run the engine, then the service; return what came out, and the seconds of every request."""
+    started, used = time.perf_counter(), time.process_time()
+    expected = list(engine.score(traces))
+    offline_s, offline_used = time.perf_counter() - started, time.process_time() - used
+    started, used, passes = time.perf_counter(), processor_s(pid), busy_s(url)
+    records, seconds = asyncio.run(load(url, traces, args.clients, args.batch))
+    served_s, served_used = time.perf_counter() - started, processor_s(pid) - used
+    tokens = sum(scored.tokens for scored in expected)
+    row = {
+        "tokens": tokens,
+        "offline_tokens_per_s": tokens / offline_s,
+        "served_tokens_per_s": tokens / served_s,
+        "ratio": offline_s / served_s,
+        "processor_ratio": offline_used / served_used,
+        "model_busy": (busy_s(url) - passes) / served_s,
+        "worst_difference": worst_difference(records, expected),
+        "resident_mib": resident_mib(pid),
+    }
+    return row, seconds
 
 
 def main() -> None:
@@ -163,6 +187,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=200)
     parser.add_argument("--batch", type=int, default=1, help="traces of a request")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--warm-up", type=int, default=20, help="traces of a first run that is not counted")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of arithmetic, for both")
     parser.add_argument("-o", "--output", type=Path)
     args = parser.parse_args()
@@ -177,7 +202,9 @@ def main() -> None:
         engine = Engine(load_prm(args.prm))
         traces = some_traces(args.traces, args.count, args.longest, engine)
         report |= compare(url, pid, engine, traces, args)
-    summary = {name: report[name] for name in ("traces", "tokens", "ratio", "request_s")}
+    summary = {
+        name: report[name] for name in ("traces", "tokens", "ratio", "processor_ratio", "model_busy", "request_s")
+    }
     print(json.dumps(summary, indent=2))
     if args.output is not None:
         args.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

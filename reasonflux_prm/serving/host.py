@@ -20,6 +20,8 @@ from reasonflux_prm.serving.service import Service
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _BACKLOG = 2048
+_KEEP_ALIVE_S = 120
+"""Long beside what clients allow themselves, so that one which lags does not send on a connection that just closed."""
 _LAST_ANSWERS_S = 2.0
 """For the answers that say that the service gave up."""
 _SWITCH_S = 0.001
@@ -68,7 +70,7 @@ class Host(uvicorn.Server):
             access_log=False,
             lifespan="off",
             backlog=_BACKLOG,
-            timeout_keep_alive=30,
+            timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=drain_s + _LAST_ANSWERS_S,  # type: ignore[arg-type]
             server_header=False,
         )

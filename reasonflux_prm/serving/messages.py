@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+from pydantic import BaseModel, ConfigDict, Field
 
 from reasonflux_prm.records import Part
 from reasonflux_prm.scoring.aggregate import AGGREGATIONS
@@ -18,9 +18,9 @@ def _one_of(*names: str) -> Any:
 
 
 class _Request(BaseModel):
-    """A body in which every field counts: unknown ones are refused, not ignored."""
+    """A body in which every field counts: unknown ones are refused, not ignored, and nothing is taken for a number."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
 
 
 class ErrorBody(BaseModel):
@@ -53,7 +53,7 @@ class ScoreRequest(_Request):
     steps: Annotated[Annotated[str, _one_of(*RULE_NAMES)] | None, Field(description="The step rule.")] = None
     overflow: Annotated[Overflow | None, Field(description="What to do with a trace longer than the context.")] = None
     overlap: Annotated[float | None, Field(ge=0, lt=1, description="Share of a window that the next repeats.")] = None
-    echo: Annotated[StrictBool, Field(description="Whether records repeat the traces' own columns.")] = True
+    echo: Annotated[bool, Field(description="Whether records repeat the traces' own columns.")] = True
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the records as a list."""
@@ -137,14 +137,14 @@ class PoolingTextRequest(_PoolingRequest):
     """Texts or token ids, each a whole input of the PRM."""
 
     input: (
-        Annotated[StrictStr, Field(min_length=1)]
-        | Annotated[list[Annotated[StrictStr, Field(min_length=1)]], Field(min_length=1)]
-        | Annotated[list[StrictInt], Field(min_length=1)]
-        | Annotated[list[Annotated[list[StrictInt], Field(min_length=1)]], Field(min_length=1)]
+        Annotated[str, Field(min_length=1)]
+        | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+        | Annotated[list[int], Field(min_length=1)]
+        | Annotated[list[Annotated[list[int], Field(min_length=1)]], Field(min_length=1)]
     )
-    add_special_tokens: StrictBool = True
+    add_special_tokens: bool = True
     truncate_prompt_tokens: Annotated[
-        StrictInt | None, Field(ge=-1, description="Keep so many tokens from the end; -1: as many as the context has.")
+        int | None, Field(ge=-1, description="Keep so many tokens from the end; -1: as many as the context has.")
     ] = None
 
     def prompts(self) -> list[str | list[int]]:
@@ -195,6 +195,7 @@ class PoolingAnswer(BaseModel):
 class RewardRequest(BaseModel):
     """What OpenRLHF sends; fields of later versions are let through, because a refusal would end its run."""
 
+    model_config = ConfigDict(strict=True)
     query: list[str]
     prompts: list[str | None] | None = None
     labels: list[Any] | None = None

@@ -5,6 +5,7 @@ import gc
 import random
 import socket
 import time
+from functools import cache
 
 import httpx
 import psutil
@@ -19,6 +20,7 @@ POOL = 300
 """Different traces."""
 
 
+@cache
 def made_up(number):
     """Return a record that only this number has, of one step to eight."""
     rng = random.Random(number)

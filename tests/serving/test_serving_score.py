@@ -172,6 +172,9 @@ def test_more_tokens_than_the_queue_ever_takes(prm):
         (b'{"traces": [], "steps": "words"}', 422, "steps"),
         (b'{"traces": [], "overflow": "cut"}', 422, "overflow"),
         (b'{"traces": [], "overlap": 1}', 422, "overlap"),
+        (b'{"traces": [], "overlap": false}', 422, "overlap"),
+        (b'{"traces": [], "alpha": "1"}', 422, "alpha"),
+        (b'{"traces": [], "echo": 1}', 422, "echo"),
     ],
 )
 def test_what_is_no_request(served, body, status, says):

@@ -60,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name = " ".join(given[:words])
     command = load_command(name)
     parsed = command_parser(name, command).parse_args(given[words:])
+    parsed.given = given[words:]
     _show_log()
     try:
         return command.run(parsed)

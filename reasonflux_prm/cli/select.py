@@ -45,6 +45,8 @@ class SelectConfig:
     report: Path | None
     push: str | None
     private: bool
+    given: tuple[str, ...]
+    """As they were typed, for the card."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,6 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
         report=None if arguments.report is None else Path(arguments.report),
         push=arguments.push,
         private=arguments.private,
+        given=tuple(arguments.given),
     )
     if arguments.output == PIPE:
         raise UsageError("select writes a file and its card; give -o a name")
@@ -80,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
         extras = Extras(
             dropped=arguments.dropped,
             license=arguments.license,
-            command=shlex.join(["reasonflux-prm", "select", *_typed()]),
+            command=shlex.join(["reasonflux-prm", "select", *config.given]),
             look=None if config.report is None else lambda seen: _report(config, seen),
             look_at=arguments.report_traces,
         )
@@ -91,11 +94,6 @@ def run(arguments: argparse.Namespace) -> int:
     if config.push is not None:
         say(f"{outcome.path} is at {push(config.push, _files(config, outcome), private=config.private)}")
     return int(outcome.rejects > 0 or outcome.counts.get("unscored", 0) > 0)
-
-
-def _typed() -> list[str]:
-    """Return what was typed behind `select`."""
-    return sys.argv[sys.argv.index("select") + 1 :] if "select" in sys.argv else []
 
 
 def _from_pipe(source: Input, stack: ExitStack) -> Input:
@@ -159,7 +157,11 @@ def _remarks(config: SelectConfig, outcome: Outcome) -> Iterator[str]:
 
 def _next(config: SelectConfig) -> str:
     if config.report is None:
-        again = [*(word for word in _typed() if word != "--fresh"), "--report", str(side_path(config.output, ".html"))]
+        again = [
+            *(word for word in config.given if word != "--fresh"),
+            "--report",
+            str(side_path(config.output, ".html")),
+        ]
         return next_command("select", *again)
     return f"Next: open {config.report} in a browser, and train on it"
 

@@ -26,7 +26,9 @@ def test_select_says_what_came_of_it(run, pool, tmp_path):
     assert " wrong" in err
     assert len(read_rows(tmp_path / "sft" / "train.jsonl")) == 5
     assert json.loads((tmp_path / "sft" / "train.manifest.json").read_text())["counts"]["kept"] == 5
-    assert "--per problem=1" not in err.splitlines()[0]
+    assert "Next: reasonflux-prm select pool.jsonl -o sft --top 5 --correct --per problem=1 --report sft.html" in err
+    command = "reasonflux-prm select pool.jsonl -o sft --top 5 --correct --per problem=1"
+    assert f"```console\n{command}\n```" in (tmp_path / "sft" / "README.md").read_text()
 
 
 def test_the_same_command_again_does_nothing(run, pool):

@@ -12,6 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from reasonflux_prm.traces.write import atomic_path
 from recipes.select_sft.sizes import Size
 
 
@@ -30,7 +31,10 @@ def fit_to_budget(lengths: Sequence[int], budget: int, seed: int) -> list[int]:
 
 
 def train(data: Path, student: Path, output: Path, size: Size, seed: int) -> dict[str, Any]:
-    """Train, save the student into `output`, and return what there is to say of it."""
+    """Train, save the student into `output`, and return what there is to say of it; a finished one is kept."""
+    report = output / "trained.json"
+    if report.exists():
+        return dict(json.loads(report.read_text(encoding="utf-8")))
     import torch
     from datasets import Dataset
     from transformers import AutoTokenizer
@@ -70,7 +74,7 @@ def train(data: Path, student: Path, output: Path, size: Size, seed: int) -> dic
     trainer.train()
     trainer.save_model(str(output))
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return {
+    found = {
         "rows": len(rows),
         "tokens": sum(lengths[row] for row in order),
         "repeats": round(len(order) / len(rows), 2),
@@ -78,3 +82,6 @@ def train(data: Path, student: Path, output: Path, size: Size, seed: int) -> dic
         "first_loss": losses[0] if losses else None,
         "last_loss": losses[-1] if losses else None,
     }
+    with atomic_path(report) as part:
+        part.write_text(json.dumps(found) + "\n", encoding="utf-8")
+    return found

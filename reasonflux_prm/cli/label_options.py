@@ -109,6 +109,7 @@ def label_of(arguments: argparse.Namespace) -> LabelConfig:
         judge_samples=arguments.judge_samples,
         rollouts=arguments.rollouts,
         rollout_search=arguments.rollout_search,
+        rollout_own_words=arguments.rollout_own_words,
         attempts=arguments.attempts,
         max_tokens=arguments.max_tokens,
         judge_max_tokens=arguments.judge_max_tokens,
@@ -233,6 +234,12 @@ def _add_asked(group: argparse._ArgumentGroup) -> None:
         "--rollout-search",
         action="store_true",
         help="find the first bad step by binary search instead of valuing every prefix",
+    )
+    group.add_argument(
+        "--rollout-own-words",
+        action="store_true",
+        help="have the solver go on from a prefix as from its own words, which local policies, vLLM and SGLang can; "
+        "without it the prefix is shown in the question",
     )
     group.add_argument(
         "--attempts", type=count, metavar="N", help="attempts with the template, and as many without; default 4"

@@ -39,9 +39,17 @@ class Asker:
         Request((Message("user", ""),), temperature=self.temperature, max_tokens=self.max_tokens)
 
     async def ask(
-        self, messages: tuple[Message, ...], *, n: int = 1, attempt: int = 0, max_tokens: int | None = None
+        self,
+        messages: tuple[Message, ...],
+        *,
+        n: int = 1,
+        attempt: int = 0,
+        max_tokens: int | None = None,
+        prefix: str = "",
     ) -> list[Completion] | PolicyError:
         """Ask once; `attempt` tells repeated questions apart, and from 1 on they are asked at some temperature.
+
+        `prefix` is what the assistant has already written, see `policy.base.Request`.
 
         Returns:
             The completions, or what went wrong. Where some of the `n` have come, the others are not waited for.
@@ -54,7 +62,8 @@ class Asker:
             n=n,
             temperature=max(self.temperature, _RETRY_TEMPERATURE) if attempt else self.temperature,
             max_tokens=max_tokens or self.max_tokens,
-            seed=seed_of(self.seed, attempt, messages),
+            seed=seed_of(self.seed, attempt, (*messages, Message("assistant", prefix)) if prefix else messages),
+            prefix=prefix,
         )
         try:
             outcome = await self.policy.ask(request)

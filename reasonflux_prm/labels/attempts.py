@@ -45,17 +45,21 @@ class Share:
         return None if self.variance is None else math.sqrt(self.variance)
 
 
-async def share_right(asker: Asker, grader: Grader, messages: tuple[Message, ...], n: int, reference: str) -> Share:
+async def share_right(
+    asker: Asker, grader: Grader, messages: tuple[Message, ...], n: int, reference: str, prefix: str = ""
+) -> Share:
     """Have a problem answered `n` times and graded against its reference answer.
+
+    An answer that goes on from a `prefix` of the assistant's is graded with it.
 
     Raises:
         PolicyStopped: no request will succeed from here on.
     """
-    outcome = await asker.ask(messages, n=n)
+    outcome = await asker.ask(messages, n=n, prefix=prefix)
     if isinstance(outcome, PolicyError):
         return Share(0, 0, f"the request failed: {outcome}")
     answers = outcome[:n]
-    verdicts = await together(_grade(grader, answer.text, reference) for answer in answers)
+    verdicts = await together(_grade(grader, prefix + answer.text, reference) for answer in answers)
     graded = [verdict for verdict in verdicts if verdict.grade is not Grade.UNPARSED or verdict.answer is None]
     remarks = [f"only {len(answers)} of {n} attempts came"] if len(answers) < n else []
     if cut := sum(answer.finish_reason == "length" for answer in answers):

@@ -43,6 +43,8 @@ class Choices:
     """Continuations of each prefix."""
     rollout_search: bool = False
     """Whether rollouts find the first bad step by binary search instead of valuing every prefix."""
+    rollout_own_words: bool = False
+    """Whether the solver goes on from a prefix as from its own words; see `RolloutSettings`."""
     attempts: int | None = None
     """Attempts with the template, and as many without."""
     max_tokens: int | None = None
@@ -190,4 +192,6 @@ def _rollouts(choices: Choices, policy: Callable[[Role], Policy], grader: Callab
     chosen = {"n": choices.rollouts, "max_tokens": choices.max_tokens}
     given: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
     judge = RolloutSearchJudge if choices.rollout_search else RolloutJudge
-    return judge(policy("solver"), grader(), RolloutSettings(seed=choices.seed, **given))
+    return judge(
+        policy("solver"), grader(), RolloutSettings(seed=choices.seed, own_words=choices.rollout_own_words, **given)
+    )

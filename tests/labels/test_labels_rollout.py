@@ -42,6 +42,20 @@ def lost_at(bad, steps, share=1.0):
     )
 
 
+def test_a_policy_can_go_on_from_its_own_words():
+    """The prefix is the assistant's, and what it says is graded together with what comes behind it."""
+    policy = ScriptedPolicy(lambda request: ["2}" if request.prefix.endswith(r"\boxed{4") else "?"] * request.n)
+    trace = cut("Six times seven. ", r"So \boxed{4")
+    judge = RolloutJudge(policy, GRADER, RolloutSettings(own_words=True))
+    assert [terms["quality"] for terms in judged(judge, trace)] == [0.0, 1.0]
+    assert [request.prefix for request in policy.requests] == ["Six times seven.", r"Six times seven. So \boxed{4"]
+    assert len({request.seed for request in policy.requests}) == 2
+    assert len({request.messages for request in policy.requests}) == 1
+    whole = cut("It is ", r"\boxed{42}")
+    assert judged(RolloutJudge(policy, GRADER, RolloutSettings(own_words=True)), whole)[1]["quality"] == 1.0
+    assert RolloutJudge(policy, GRADER).identity() != judge.identity()
+
+
 # --- a value for every prefix ----------------------------------------------------------------------------------------
 
 

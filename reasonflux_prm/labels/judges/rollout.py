@@ -5,7 +5,8 @@ arXiv:2312.08935; OmegaPRM, arXiv:2406.06592). It is a value of the state *behin
 low behind an error that the policy does not repair, and a step that repairs one raises it.
 
 A chat endpoint cannot be relied upon to go on with an assistant's turn, so the prefix is shown in the user's
-(`rollout.md`); before the first step the policy is simply asked to solve the problem (`solve.md`).
+(`rollout.md`), unless `RolloutSettings.own_words` says that this policy can; small policies take no hint from a prefix
+that is shown to them. Before the first step the policy is simply asked to solve the problem (`solve.md`).
 """
 
 from __future__ import annotations
@@ -42,6 +43,9 @@ class RolloutSettings:
     temperature: float = 0.7
     max_tokens: int = 2048
     seed: int = 0
+    own_words: bool = False
+    """Whether a prefix is put into the policy's mouth, which then goes on from it; a local policy can, and so can vLLM
+    and SGLang. A prefix of thinking is put there without the policy's marks of thinking."""
 
     def __post_init__(self) -> None:
         if self.n < 1:
@@ -61,16 +65,17 @@ class _Prefixes:
             "grader": dict(self._grader.identity()),
             "prompts": prompt_versions([self._rollout, self._solve]),
             "n": self.settings.n,
+            "own_words": self.settings.own_words,
             **self._asker.identity(),
         }
 
     async def value(self, segmented: SegmentedTrace, steps: int, reference: str) -> Share:
         """Return the share of continuations that end right from behind the first `steps` steps."""
-        return await share_right(
-            self._asker, self._grader, self._question(segmented, steps), self.settings.n, reference
-        )
+        question, prefix = self._question(segmented, steps)
+        return await share_right(self._asker, self._grader, question, self.settings.n, reference, prefix)
 
-    def _question(self, segmented: SegmentedTrace, steps: int) -> tuple[Message, ...]:
+    def _question(self, segmented: SegmentedTrace, steps: int) -> tuple[tuple[Message, ...], str]:
+        """Return the messages, and what the assistant has already written."""
         problem = plain(segmented.trace.problem)
         shown = segmented.steps[:steps]
         thinking, response = (
@@ -78,9 +83,9 @@ class _Prefixes:
             for part in ("thinking", "response")
         )
         prefix = plain("\n\n".join(text for text in (thinking, response) if text))
-        if not prefix:
-            return self._solve.fill({"problem": problem})
-        return self._rollout.fill({"problem": problem, "mark": mark_of(prefix), "prefix": prefix})
+        if self.settings.own_words or not prefix:
+            return self._solve.fill({"problem": problem}), prefix
+        return self._rollout.fill({"problem": problem, "mark": mark_of(prefix), "prefix": prefix}), ""
 
 
 class RolloutJudge:

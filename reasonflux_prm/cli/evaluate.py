@@ -25,7 +25,6 @@ from reasonflux_prm.cli.evaluate_steps import add_step_flags, evaluate_steps, re
 from reasonflux_prm.cli.options import ScoringConfig, add_input, add_scoring, count, input_of, scoring_of
 from reasonflux_prm.cli.policies import SPEC, PolicyConfig, add_policies, policies_of
 from reasonflux_prm.errors import UsageError
-from reasonflux_prm.evaluation.steps import STEP_BENCHMARKS, find_step_benchmark
 from reasonflux_prm.evaluation.tasks import TASKS, find_task
 from reasonflux_prm.evaluation.tasks.base import Task
 from reasonflux_prm.evaluation.tasks.graders import NAMES
@@ -62,6 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.list:
         sys.stdout.write(listing())
         return 0
+    from reasonflux_prm.evaluation.steps import find_step_benchmark  # imports numpy, and --help should not
+
     if (benchmark := find_step_benchmark(arguments.task or "")) is not None:
         return evaluate_steps(benchmark, arguments)
     refuse_step_flags(arguments)
@@ -77,6 +78,8 @@ def listing() -> str:
         sizes = " or ".join(f"{size:,}" for size in task.sizes) or "any"
         cells = (task.name, sizes, task.source or "(--problems)", task.grader, task.licence)
         lines.append(f"| {' | '.join(cells)} |")
+    from reasonflux_prm.evaluation.steps import STEP_BENCHMARKS
+
     for benchmark in STEP_BENCHMARKS:
         size = f"{sum(benchmark.sizes.values()):,} traces" if benchmark.sizes else "any"
         cells = (benchmark.name, size, ", ".join(benchmark.sources) or "(--file)", "step labels", benchmark.licence)

@@ -50,8 +50,11 @@ def _command(name: str, shared: dict[str, str]) -> str:
         if group.title in ("positional arguments", "options"):
             lines += entries
         elif group.title and entries:
-            titles.append(group.title)
-            shared[group.title] = "\n".join(entries)
+            # The same title over other flags is a group of this command's own.
+            text = "\n".join(entries)
+            title = group.title if shared.get(group.title, text) == text else f"{group.title}, of {name}"
+            titles.append(title)
+            shared[title] = text
     if titles:
         lines += ["", f"Flags of several commands, below: {', '.join(titles)}."]
     return "\n".join([*lines, ""])

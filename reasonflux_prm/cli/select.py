@@ -17,20 +17,23 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from reasonflux_prm.cli.console import LINE_EVERY_S, next_command, say
 from reasonflux_prm.cli.select_options import add_select_flags, export_of, pool_of, selection_of
 from reasonflux_prm.errors import UsageError
 from reasonflux_prm.selection.export import Export
 from reasonflux_prm.selection.hub import CARD, check_name, push
-from reasonflux_prm.selection.run import Extras, Outcome, run_selection
-from reasonflux_prm.selection.sampled import Seen
 from reasonflux_prm.selection.settings import Selection
 from reasonflux_prm.traces.resumable import PIPE, Input
 from reasonflux_prm.traces.sources import REJECTS_SUFFIX
 from reasonflux_prm.traces.write import side_path
 from reasonflux_prm.viewer.html import write_report
 from reasonflux_prm.viewer.records import Chosen
+
+if TYPE_CHECKING:
+    from reasonflux_prm.selection.run import Outcome
+    from reasonflux_prm.selection.sampled import Seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,8 @@ def run(arguments: argparse.Namespace) -> int:
     )
     if arguments.output == PIPE:
         raise UsageError("select writes a file and its card; give -o a name")
+    from reasonflux_prm.selection.run import Extras, run_selection  # imports numpy, and --help should not
+
     if config.push is not None:
         check_name(config.push)
     elif config.private:

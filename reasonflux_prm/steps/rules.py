@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from reasonflux_prm.steps.protect import outside, protected_spans
 from reasonflux_prm.steps.sentences import joins_on, line_ends, sentence_stops
 
-_BLANK_LINES = re.compile(r"\n\r?\n[\r\n]*")
+_BLANK_LINES = re.compile(r"\n\r?\n(?:[ \t\r]*\n)*\r*")
 _NUMBER = re.compile(
     r"^(?P<indent>[ \t]*)(?:#{1,6}[ \t]+)?(?:\*\*|__)?"
     r"(?:(?P<word>step)[ \t]+(?P<k>\d{1,3})\b|(?P<n>\d{1,3})(?P<sign>[.)])(?=[\s*_]|\Z))",

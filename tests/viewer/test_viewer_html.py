@@ -21,7 +21,7 @@ from viewer_samples import HOSTILE, PRM, hostile, many, scored
 
 from reasonflux_prm.errors import OutputError
 from reasonflux_prm.records import ScoredTrace, Status, Step
-from reasonflux_prm.viewer import html
+from reasonflux_prm.viewer import curves, html
 from reasonflux_prm.viewer.html import write_report
 from reasonflux_prm.viewer.records import KEPT, Chosen
 
@@ -189,13 +189,13 @@ def test_policy_allows_this_script_and_this_style_only(tmp_path: Path) -> None:
 
 def test_nothing_is_fetched_and_nothing_is_parsed_as_markup() -> None:
     folder = files("reasonflux_prm.viewer") / "page"
-    names = ("page.html", *html.STYLES, *html.SCRIPTS)
+    names = {"page.html", *html.STYLES, *html.SCRIPTS, "buys.html", *curves._STYLES, *curves._SCRIPTS}
     assert sorted(names) == sorted(entry.name for entry in folder.iterdir())
     for name in names:
         source = (folder / name).read_text("utf-8").replace("http://www.w3.org/2000/svg", "")
         assert not re.search(r"https?://|@import|\bfetch\(|XMLHttpRequest|url\(", source), name
         assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|\beval\(|new Function", source), name
-        if name != "page.html":
+        if not name.endswith(".html"):
             assert "</script" not in source, name
             assert "<!--" not in source, name
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _OWN: Final[dict[str, Any]] = {"file": [], "dev": None, "threshold": None}
 """Flags of step benchmarks alone, with their defaults."""
 _SHARED: Final = frozenset(
-    {"task", "output", "fresh", "list", "limit", "resamples", "seed", "debug"}
+    {"task", "output", "fresh", "list", "limit", "resamples", "seed", "debug", "given"}
     | {name for name in ScoringConfig.__dataclass_fields__ if name not in ("steps", "alpha", "aggregation")}
 )
 

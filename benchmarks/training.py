@@ -287,10 +287,21 @@ def measured(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     if args.trl_python:
         write_for_trl(folder, prepared, batches, args)
         ways["trl"] = lambda: trl(args.trl_python, folder)
-    rounds = []
+    rounds: list[dict[str, dict[str, Any]]] = []
+    report: dict[str, Any] = {}
     for number in range(args.rounds):
         rounds.append({way: run() for way, run in ways.items()})
         print(f"round {number + 1} of {args.rounds}", file=sys.stderr, flush=True)
+        report = _report(args, sizes, rounds)
+        if args.output:
+            # After each round, so that a run that is stopped has told what it knew.
+            args.output.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+    return report
+
+
+def _report(
+    args: argparse.Namespace, sizes: Sequence[Sequence[int]], rounds: Sequence[dict[str, dict[str, Any]]]
+) -> dict[str, Any]:
     tokens = [sum(lengths) for lengths in sizes]
     padding = sum(len(lengths) * max(lengths) for lengths in sizes) / sum(tokens)
     return {
@@ -302,7 +313,7 @@ def measured(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "traces": args.batch * args.steps,
         "batch": args.batch,
         "steps": args.steps,
-        "rounds": args.rounds,
+        "rounds": len(rounds),
         "tokens": sum(tokens),
         "lengths": {"shortest": min(map(min, sizes)), "longest": max(map(max, sizes))},
         "padded_tokens_per_token": padding,
@@ -330,10 +341,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         report = measured(args, Path(folder))
-    text = json.dumps(report, indent=1)
-    print(text)
-    if args.output:
-        args.output.write_text(text + "\n", "utf-8")
+    print(json.dumps(report, indent=1))
     if max(report["largest_difference_of_losses"].values()) > TOLERANCE:
         sys.exit(f"losses differ by more than {TOLERANCE}")
 

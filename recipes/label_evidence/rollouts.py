@@ -1,11 +1,12 @@
-"""Do rollout values tell right prefixes from wrong ones? Sums, which a small policy can do, and whose truth is known.
+r"""Do rollout values tell right prefixes from wrong ones? Sums, which a small policy can do, and whose truth is known.
 
     python -m recipes.label_evidence.rollouts make sums.jsonl
-    for search in "" --rollout-search; do
-        reasonflux-prm label sums.jsonl -o rollouts$search.jsonl --steps given --quality rollout $search \
-            --solver local:FOLDER --rollouts 4 --max-tokens 64 --grader numeric --alignment none --no-coherence
+    for way in "" --rollout-search; do
+        reasonflux-prm label sums.jsonl -o sums$way-labels.jsonl --steps given --quality rollout $way \
+            --solver local:FOLDER --rollout-own-words --rollouts 4 --max-tokens 64 \
+            --trajectory none --grader numeric --alignment none --no-coherence
     done
-    python -m recipes.label_evidence.rollouts measure rollouts.jsonl rollouts--rollout-search.jsonl -o rollouts.json
+    python -m recipes.label_evidence.rollouts measure sums-labels.jsonl sums--rollout-search-labels.jsonl -o sums.json
 
 Each problem is a sum of one-digit numbers and has two traces, one right and one with a slip: from a step on, the
 running total is one to three too high or too low, and what follows is added rightly to it. So a prefix is right in

@@ -34,7 +34,9 @@ def table(results: Sequence[Result], kept: int) -> str:
     """Return the table of all methods at one K, as Markdown."""
     tasks = list(results[0]["right"])
     lines = [
-        "| data | traces | repeats | " + " | ".join(f"{task} (95%)" for task in tasks) + " | seeds |",
+        "| data | traces | repeats | "
+        + " | ".join(f"{task} (95%, {len(results[0]['right'][task]['right'])} problems)" for task in tasks)
+        + " | seeds |",
         "|---|---:|---:|" + "---|" * (len(tasks) + 1),
     ]
     for method, group in _groups(results).items():
@@ -51,6 +53,9 @@ def table(results: Sequence[Result], kept: int) -> str:
 def _cell(group: Sequence[Result], task: str) -> str:
     found = accuracy(group, task)
     each = [float(np.mean(result["right"][task]["right"])) for result in group]
+    if found.low == found.high:
+        # All verdicts are the same, and no resample differs: that is no certainty.
+        return f"{found.value:.3f} (no interval: all alike)"
     apart = f", seeds {min(each):.3f} to {max(each):.3f}" if len(each) > 1 else ""
     return f"{found.value:.3f} ({_end(found.low)} to {_end(found.high)}{apart})"
 

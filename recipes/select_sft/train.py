@@ -67,6 +67,7 @@ def train(data: Path, student: Path, output: Path, size: Size, seed: int) -> dic
         save_strategy="no",
         report_to=[],
         logging_steps=5,
+        logging_first_step=True,
         disable_tqdm=True,
     )
     # As float32: 135M parameters are learnt badly in bfloat16.

@@ -41,7 +41,7 @@ async def ask(client, numbers):
         if reply.status_code != 429:
             assert reply.status_code == 200, reply.text
             return reply.json()["scored"]
-        await asyncio.sleep(0.01 * int(reply.headers["retry-after"]))
+        await asyncio.sleep(0.1 * int(reply.headers["retry-after"]))
 
 
 async def crowd(url, rounds, sizes):
@@ -94,14 +94,14 @@ def test_two_hundred_clients(prm, expected):
 def test_two_hundred_clients_for_a_while(prm, expected):
     """A queue that is too small for them refuses many times and loses nothing; memory stays where it was."""
     with live(prm, limits=ServiceLimits(queue_traces=300)) as service:
-        check(asyncio.run(crowd(service.url, 5, (1, 2, 3))), expected)
         sizes = []
         for _ in range(6):
-            check(asyncio.run(crowd(service.url, 5, (1, 2, 3))), expected)
+            check(asyncio.run(crowd(service.url, 2, (1, 2, 3))), expected)
             gc.collect()
             sizes.append(psutil.Process().memory_info().rss / 2**20)
         assert service.count('reasonflux_prm_requests_total{code="429",endpoint="/score"}') > 0
-    assert max(sizes[3:]) - max(sizes[:3]) < 16, sizes
+    # The first crowds fill caches and pools; after them nothing may grow.
+    assert max(sizes[3:]) - max(sizes[:3]) < 8, sizes
 
 
 def test_a_full_queue(prm):

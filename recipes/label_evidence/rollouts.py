@@ -3,7 +3,7 @@ r"""Do rollout values tell right prefixes from wrong ones? Sums, which a small p
     python -m recipes.label_evidence.rollouts make sums.jsonl
     for way in "" --rollout-search; do
         reasonflux-prm label sums.jsonl -o sums$way-labels.jsonl --steps given --quality rollout $way \
-            --solver local:FOLDER --rollout-own-words --rollouts 4 --max-tokens 64 \
+            --solver local:FOLDER --rollout-own-words --rollouts 8 --max-tokens 48 \
             --trajectory none --grader numeric --alignment none --no-coherence
     done
     python -m recipes.label_evidence.rollouts measure sums-labels.jsonl sums--rollout-search-labels.jsonl -o sums.json
@@ -14,7 +14,8 @@ front of the slip and wrong from it on, whatever a policy makes of it. Measured,
 problem:
 
 - the area under the ROC curve of the value of every prefix, right against wrong, beside that of the step's place;
-- how often the first prefix without a continuation that ends right is the slip, by all prefixes and by binary search;
+- how often the first prefix without a continuation that ends right is the slip, by all prefixes and by binary search,
+  and how often every prefix has a value (a search gives none where the policy does not solve the bare problem);
 - the prefixes that each of the two had continued.
 """
 
@@ -87,11 +88,16 @@ def prefixes(traces: Sequence[LabelledTrace]) -> JSON:
     return report
 
 
+def told(labelled: LabelledTrace) -> float:
+    """Return 1 if every prefix has a value; a search has none where the policy does not solve the bare problem."""
+    return float(all(terms["quality"].value is not None for terms in labelled.step_terms))
+
+
 def found(labelled: LabelledTrace) -> float:
     """Return 1 if the first prefix that no continuation brings to the right end is the slip, or there is neither."""
     lost = [place for place, terms in enumerate(labelled.step_terms) if terms["quality"].value == 0]
     wrong = [place for place, right in enumerate(judged(labelled)) if right is False]
-    return float(lost[:1] == wrong[:1])
+    return told(labelled) * float(lost[:1] == wrong[:1])
 
 
 def looked_at(labelled: LabelledTrace) -> int:
@@ -104,7 +110,10 @@ def looked_at(labelled: LabelledTrace) -> int:
 def first_errors(traces: Sequence[LabelledTrace]) -> JSON:
     """Return how often the first error is found, and at what cost."""
     clusters = [problem(labelled) for labelled in traces]
-    report: JSON = {"found": mean([found(labelled) for labelled in traces], clusters)}
+    report: JSON = {
+        "told": mean([told(labelled) for labelled in traces], clusters),
+        "found": mean([found(labelled) for labelled in traces], clusters),
+    }
     for name in ("right", "wrong"):
         some = [labelled for labelled in traces if labelled.trace.correct is (name == "right")]
         report[f"found_{name}"] = mean([found(labelled) for labelled in some], [problem(one) for one in some])
@@ -129,7 +138,7 @@ def main() -> None:
     making = parts.add_parser("make")
     making.add_argument("output", type=Path)
     making.add_argument("--problems", type=int, default=40)
-    making.add_argument("--terms", type=int, default=6, help="numbers of a sum; a trace has one step fewer")
+    making.add_argument("--terms", type=int, default=4, help="numbers of a sum; a trace has one step fewer")
     making.add_argument("--seed", type=int, default=0)
     measuring = parts.add_parser("measure")
     measuring.add_argument("full", type=Path)

@@ -62,3 +62,14 @@ def test_an_able_policy_tells_every_prefix_and_a_search_asks_less(labelled):
     assert by_all["found"]["value"] == by_search["found"]["value"] == 1
     assert by_all["prefixes_a_trace"]["value"] == 8
     assert by_search["prefixes_a_trace"]["value"] == len(policy.requests) / 24 <= (2 + 5) / 2
+
+
+def test_a_policy_that_solves_nothing_finds_nothing_by_search(labelled):
+    settings = RolloutSettings(n=2)
+    lost = ScriptedPolicy(lambda request: ["I give up."] * request.n)
+    full = labelled("full.jsonl", RolloutJudge(lost, GRADER, settings))
+    report = measure(full, labelled("search.jsonl", RolloutSearchJudge(lost, GRADER, settings)))
+    by_search = report["first_error"]["binary search"]
+    assert by_search["told"]["value"] == by_search["found"]["value"] == 0
+    assert report["first_error"]["all prefixes"]["told"]["value"] == 1
+    assert report["prefixes"]["auc"]["value"] == 0.5

@@ -13,12 +13,17 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from reasonflux_prm.errors import PolicyError, PolicyStopped, UsageError
 from reasonflux_prm.policy.base import Outcome, Request
 
 _GATHER_S = 0.01
 """Seconds that the first request of a round waits for company; nothing beside the time that a round takes."""
+
+_CLOSED = "this policy is closed; open it again to ask it anything"
+
+T = TypeVar("T")
 
 
 @dataclass(eq=False, slots=True)
@@ -75,6 +80,18 @@ class Gatherer:
         """
         return await asyncio.wrap_future(self._put(request).future)
 
+    def run(self, work: Callable[[], T]) -> T:
+        """Do work on the thread that answers, between two rounds; what it raises is raised here.
+
+        Raises:
+            UsageError: This is closed.
+        """
+        with self._lock:
+            if self._closed:
+                raise UsageError(_CLOSED)
+            future = self._thread.submit(work)
+        return future.result()
+
     def close(self) -> None:
         """Give up what waits, and wait for the round that runs to notice."""
         with self._lock:
@@ -93,7 +110,7 @@ class Gatherer:
         asked = Asked(request)
         with self._lock:
             if self._closed:
-                raise UsageError("this policy is closed; open it again to ask it anything")
+                raise UsageError(_CLOSED)
             self._waiting.append(asked)
             # One task a request, of which the first takes all that wait and the others find nothing to do.
             self._thread.submit(self._round)

@@ -7,36 +7,38 @@ hundreds of tokens in bfloat16. Every sample draws from a random stream of its o
 seed and the sample's index.
 
 Prompts are read once: samples of one request share theirs, and a search that goes on from what was written before
-reads only what is new (`policy.prefixes`).
+reads only what is new (`policy.prefixes`). On a GPU a batch has up to 2,048 sequences, whose steps are captured as CUDA
+graphs (`policy.graphs`). A training run hands over its weights as they change, and tokens instead of texts.
 """
 
 from __future__ import annotations
 
-import gc
 import logging
 import random
-from collections.abc import Mapping, Sequence
+import secrets
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from reasonflux_prm.errors import PolicyError, PolicyStopped, UsageError
-from reasonflux_prm.policy.base import Completion, Outcome, PartlyAnswered, Request, TokenLogprob
+from reasonflux_prm.policy.base import Completion, Outcome, Request
 from reasonflux_prm.policy.chat_prompt import ChatPrompt
 from reasonflux_prm.policy.gathering import Asked, Gatherer
+from reasonflux_prm.policy.local_reply import Replies, joined
+from reasonflux_prm.policy.memory import free_memory, out_of_memory
 from reasonflux_prm.policy.model_files import ModelFiles
-from reasonflux_prm.policy.thinking import split_thinking
 
 if TYPE_CHECKING:
     import torch
 
+    from reasonflux_prm.policy.graphs import Graphs
     from reasonflux_prm.policy.past import Past
     from reasonflux_prm.policy.prefill import PromptReader
-    from reasonflux_prm.policy.sampling import Row, Seen
+    from reasonflux_prm.policy.sampling import Row
 
 log = logging.getLogger(__name__)
 
-_CPU_SEQUENCES, _GPU_SEQUENCES = 16, 512
+_CPU_SEQUENCES, _GPU_SEQUENCES = 16, 2048
 _CPU_TOKENS = 65_536
 _CPU_PREFIX_BYTES = 2**30
 _BATCH_SHARE, _PREFIX_SHARE = 0.6, 0.2
@@ -44,15 +46,13 @@ _BATCH_SHARE, _PREFIX_SHARE = 0.6, 0.2
 was seen to run out."""
 _PREFILL_TOKENS = 32_768
 """Tokens of the prompts that are read at once; more only costs memory."""
-_CONTEXT = 8
-"""Tokens of a prefix that what comes behind it is decoded with."""
 
 
 @dataclass(eq=False, slots=True)
 class _Sample:
-    """One sample of a request, on its way."""
+    """One sample of a request, or of a prompt in tokens, on its way."""
 
-    asked: Asked
+    asked: Asked | None
     index: int
     row: Row
     outcome: Completion | PolicyError | None = None
@@ -72,7 +72,7 @@ class LocalPolicy:
         model: A folder, or an id on the hub. Weights must be safetensors; code that comes with a model is not run.
         device: `cpu`, `cuda`, `cuda:1`, ...; default the GPU if there is one.
         dtype: `float32`, `bfloat16` or `float16`; default float32 on a CPU and bfloat16 on a GPU.
-        batch_sequences: Most sequences of a batch; default 16 on a CPU, 512 on a GPU.
+        batch_sequences: Most sequences of a batch; default 16 on a CPU, 2,048 on a GPU.
         batch_tokens: Most tokens of a batch, prompts and what may be written, padding included; default 65,536 on a
             CPU, and on a GPU as many as its free memory holds keys and values of. Halved where memory runs out.
         prefix_bytes: Most bytes of keys and values to keep of what was read and written, for requests that go on from
@@ -95,12 +95,10 @@ class LocalPolicy:
         batch_tokens: int | None = None,
         prefix_bytes: int | None = None,
     ) -> None:
-        if any(limit is not None and limit < 1 for limit in (batch_sequences, batch_tokens)):
-            raise UsageError(
-                f"batch_sequences and batch_tokens must be at least 1, and are {batch_sequences} and {batch_tokens}"
-            )
-        if prefix_bytes is not None and prefix_bytes < 0:
-            raise UsageError(f"prefix_bytes must be at least 0, and is {prefix_bytes}")
+        given = {"batch_sequences": batch_sequences, "batch_tokens": batch_tokens, "prefix_bytes": prefix_bytes}
+        for name, number in given.items():
+            if number is not None and number < (least := 0 if name == "prefix_bytes" else 1):
+                raise UsageError(f"{name} must be at least {least}, and is {number}")
         self._files = ModelFiles(model)
         import torch
 
@@ -117,12 +115,16 @@ class LocalPolicy:
         self._prefix_bytes = _CPU_PREFIX_BYTES if prefix_bytes is None and on_cpu else prefix_bytes
         self._model: Any = None
         self._reader: PromptReader | None = None
+        self._graphs: Graphs | None = None
+        self._taken: str | None = None
         self._prompt = ChatPrompt(self._files.tokenizer, self.name)
+        self._replies = Replies(self._files)
         self._gatherer = Gatherer(self._answer)
 
     def identity(self) -> Mapping[str, Any]:
         """Return the model's name, the hash of its files or its commit on the hub, and the dtype."""
-        return {"backend": "transformers", **self._files.identity(), "dtype": self._dtype}
+        taken = {} if self._taken is None else {"weights": self._taken}
+        return {"backend": "transformers", **self._files.identity(), "dtype": self._dtype, **taken}
 
     def generate(self, requests: Sequence[Request]) -> list[Outcome]:
         """Answer every request, in order.
@@ -140,11 +142,69 @@ class LocalPolicy:
         """
         return await self._gatherer.ask(request)
 
+    def continue_tokens(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_tokens: int,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+    ) -> list[list[int]]:
+        """Write what follows each prompt, tokens in and tokens out, for trainers.
+
+        Args:
+            prompts: Each with at least one token; the same prompt again gets a sample of its own.
+            max_tokens: Of each, if the context has room for as many.
+            temperature: 0 takes the likeliest token.
+            top_p: Share of the probability that is drawn from, in (0, 1].
+            seed: Of the first; those that follow have the following seeds.
+
+        Returns:
+            The written tokens, the end token included where the model ended by itself.
+
+        Raises:
+            PolicyError: A prompt is empty or fills the context, memory ran out, or scores were no numbers.
+            PolicyStopped: The model cannot be loaded.
+        """
+        from reasonflux_prm.policy.sampling import Row
+
+        limits = [min(max_tokens, self._files.context - len(prompt)) for prompt in prompts]
+        bad = [number for number, prompt in enumerate(prompts) if not prompt or limits[number] < 1]
+        if bad:
+            length, most = len(prompts[bad[0]]), self._files.context - 1
+            raise PolicyError(f"prompt {bad[0]} has {length:,} tokens, and must have 1 to {most:,}")
+        samples = [
+            _Sample(
+                None,
+                number,
+                Row(list(prompt), limits[number], temperature, top_p, (), None, lambda: False, _stream(seed, number)),
+            )
+            for number, prompt in enumerate(prompts)
+        ]
+        self._gatherer.run(lambda: self._run_all(samples))
+        for sample in samples:
+            if isinstance(sample.outcome, PolicyError):
+                raise sample.outcome
+        return [sample.row.written for sample in samples]
+
+    def take_weights(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Write on with the weights of a training run, copied in place and cast to the policy's dtype.
+
+        Args:
+            state: Every parameter of the model by its name in `transformers`; others are left alone.
+
+        Raises:
+            UsageError: A parameter is missing, or has another shape.
+            PolicyStopped: The model cannot be loaded.
+        """
+        self._gatherer.run(lambda: self._take(state))
+
     def close(self) -> None:
         """Free the model's memory; requests under way are given up at their next token."""
         self._gatherer.close()
         if self._model is not None:
-            self._model = self._reader = None
+            self._model = self._reader = self._graphs = None
             if self._device.type == "cuda":
                 import torch
 
@@ -153,18 +213,37 @@ class LocalPolicy:
     # --- the rest runs on the gatherer's thread ---------------------------------------------------------------------
 
     def _answer(self, round_: list[Asked]) -> None:
+        samples = {asked: self._samples(asked) for asked in round_}
+
+        def ran(batch: list[_Sample]) -> None:
+            for asked in {one.asked for one in batch if one.asked}:
+                outcomes = [one.outcome for one in samples[asked]]
+                if None not in outcomes:
+                    asked.answer(joined(outcomes))
+
+        self._run_all([one for own in samples.values() for one in own], ran)
+
+    def _run_all(self, samples: list[_Sample], ran: Callable[[list[_Sample]], None] = lambda _: None) -> None:
+        """Run samples in batches of like length, and tell of each batch that is over."""
         if self._model is None:
             self._load()
-        samples = {asked: self._samples(asked) for asked in round_}
-        waiting = sorted((one for own in samples.values() for one in own), key=lambda one: one.length, reverse=True)
+        waiting = sorted(samples, key=lambda one: one.length, reverse=True)
         while waiting and not self._gatherer.closed:
             batch = waiting[: self._batch_size(waiting[0])]
             del waiting[: len(batch)]
-            self._run([one for one in batch if not one.asked.given_up])
-            for asked in {one.asked for one in batch}:
-                outcomes = [one.outcome for one in samples[asked]]
-                if None not in outcomes:
-                    asked.answer(_joined(outcomes))
+            self._run([one for one in batch if not (one.asked and one.asked.given_up)])
+            ran(batch)
+
+    def _take(self, state: Mapping[str, torch.Tensor]) -> None:
+        from reasonflux_prm.policy.weights import take_weights
+
+        if self._model is None:
+            self._load()
+        take_weights(self._model, state)
+        if self._reader:
+            self._reader.prefixes.clear()
+        # What is cached by the model's identity was written by other weights.
+        self._taken = secrets.token_hex(8)
 
     def _load(self) -> None:
         import torch
@@ -178,10 +257,9 @@ class LocalPolicy:
                 self._files.source, dtype=getattr(torch, self._dtype), trust_remote_code=False, use_safetensors=True
             ).to(self._device)
         except Exception as error:  # a missing file, a wrong shape, an unknown architecture, no memory: all end the run
-            raise PolicyStopped(
-                f"the model {self.name} could not be loaded ({type(error).__name__}: {error})"
-            ) from error
-        self._ends = self._files.end_tokens(model.generation_config.eos_token_id)
+            said = f"the model {self.name} could not be loaded ({type(error).__name__}: {error})"
+            raise PolicyStopped(said) from error
+        self._replies.ends = self._files.end_tokens(model.generation_config.eos_token_id)
         self._model = model.eval()
         free, _ = torch.cuda.mem_get_info(self._device) if self._device.type == "cuda" else (2**33, None)
         per_token = self._files.cache_values_per_token() * getattr(torch, self._dtype).itemsize
@@ -189,6 +267,11 @@ class LocalPolicy:
         kept = int(_PREFIX_SHARE * free) if self._prefix_bytes is None else self._prefix_bytes
         if shape := kept_shape(self._model, self._device):
             self._reader = PromptReader(self._model, shape, self._files.pad_token, _PREFILL_TOKENS, kept, self._device)
+            if self._device.type == "cuda":
+                from reasonflux_prm.policy.graphs import Graphs
+
+                graphs = Graphs(self._model, shape, self._device)
+                self._graphs = graphs if graphs.works() else None
 
     def _samples(self, asked: Asked) -> list[_Sample]:
         """Return one sample for each of `n`; none for a request that cannot be run, which is told so."""
@@ -218,7 +301,7 @@ class LocalPolicy:
                 request.stop,
                 request.top_logprobs,
                 lambda: asked.given_up,
-                random.Random(None if request.seed is None else request.seed + index),
+                _stream(request.seed, index),
             )
             for index in range(request.n)
         ]
@@ -237,13 +320,15 @@ class LocalPolicy:
             self._write(batch)
             return
         except Exception as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             reason = str(error).partition("\n")[0]
         # Not in the except clause, where the traceback keeps the batch's tensors alive.
         if self._reader:
             self._reader.prefixes.clear()
-        _free_memory()
+        if self._graphs:
+            self._graphs.clear()
+        free_memory()
         if len(batch) == 1:
             batch[0].outcome = PolicyError(
                 f"there is not enough memory for a sequence of {batch[0].length:,} tokens ({reason}); lower max_tokens "
@@ -271,7 +356,7 @@ class LocalPolicy:
             write(
                 self._past(rows),
                 rows,
-                self._ends,
+                self._replies.ends,
                 self._files.text,
                 self._device,
                 closing=lambda: self._gatherer.closed,
@@ -284,8 +369,8 @@ class LocalPolicy:
                 one.outcome = PolicyError(
                     f"{self.name} gave scores that are no numbers in {self._dtype}; take another dtype"
                 )
-            else:
-                one.outcome = self._completion(one)
+            elif one.asked:
+                one.outcome = self._replies.completion(one.row, one.asked.request, one.index == 0)
 
     def _past(self, rows: list[Row]) -> Past:
         """Return the past of a batch's prompts, all but their last tokens."""
@@ -295,67 +380,19 @@ class LocalPolicy:
         reader = self._reader
         if reader is None:
             return ModelsPast(self._model, prompts, self._files.pad_token, _PREFILL_TOKENS, self._device)
-        return KeptPast(self._model, reader.shape, reader.read(prompts), max(row.limit for row in rows), self._device)
+        known, room = reader.read(prompts), max(row.limit for row in rows)
+        if self._graphs:
+            from reasonflux_prm.policy.graphs import GraphedPast
+
+            return GraphedPast(self._graphs, known, room)
+        return KeptPast(self._model, reader.shape, known, room, self._device)
 
     def _keep(self, row: Row, past: torch.Tensor | None) -> None:
         """Keep what a row has read, if it may be gone on from: a step of a search, and not the end of a text."""
-        if past is not None and self._reader and row.stop and row.written[-1] not in self._ends:
+        if past is not None and self._reader and row.stop and row.written[-1] not in self._replies.ends:
             self._reader.prefixes.add(row.prompt + row.written[:-1], past)
 
-    def _completion(self, sample: _Sample) -> Completion:
-        row = sample.row
-        tokens = row.written
-        end = next((place for place, token in enumerate(tokens) if token in self._ends), None)
-        request = sample.asked.request
-        whole = self._behind(row.prompt, tokens[:end]) if request.prefix else self._files.text(tokens[:end])
-        cut, met = min(((place, stop) for stop in row.stop if (place := whole.find(stop)) >= 0), default=(None, ""))
-        text, thinking = (whole[:cut], "") if request.raw else split_thinking(whole[:cut], request.prefix)
-        return Completion(
-            text,
-            thinking,
-            "length" if end is None and cut is None else "stop",
-            logprobs=None if row.logprobs is None else self._logprobs(row.seen[:end]),
-            prompt_tokens=len(row.prompt) if sample.index == 0 else 0,
-            completion_tokens=len(tokens),
-            stopped_at=met if row.stop else None,
-        )
 
-    def _logprobs(self, seen: Sequence[Seen]) -> tuple[TokenLogprob, ...]:
-        word = self._files.word
-        return tuple(
-            TokenLogprob(word(token), value, tuple((word(one), logprob) for one, logprob in top))
-            for token, value, top in seen
-        )
-
-    def _behind(self, prompt: list[int], tokens: list[int]) -> str:
-        """Return what tokens say behind a prefix: tokenizers drop the space in front of a text's first word."""
-        before = self._files.text(prompt[-_CONTEXT:])
-        whole = self._files.text(prompt[-_CONTEXT:] + tokens)
-        return whole[len(before) :] if whole.startswith(before) else self._files.text(tokens)
-
-
-def _joined(outcomes: Sequence[Completion | PolicyError | None]) -> Outcome:
-    """Return a request's outcome from those of its samples."""
-    completions = list(takewhile(lambda one: isinstance(one, Completion), outcomes))
-    if len(completions) == len(outcomes):
-        return [one for one in completions if isinstance(one, Completion)]
-    error = outcomes[len(completions)]
-    partly = PartlyAnswered(str(error))
-    partly.completions = tuple(one for one in completions if isinstance(one, Completion))
-    return partly
-
-
-def _out_of_memory(error: Exception) -> bool:
-    import torch
-
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
-
-
-def _free_memory() -> None:
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+def _stream(seed: int | None, index: int) -> random.Random:
+    """Return the random numbers of a sample."""
+    return random.Random(None if seed is None else seed + index)

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-_ROWS_AT_ONCE = 64
-"""Rows whose distributions are sorted and summed together: bounds the memory that a large vocabulary takes."""
+_ROWS_AT_ONCE, _ENTRIES_AT_ONCE = 64, 2**26
+"""Rows, or on a GPU entries, of the distributions that are sorted and summed together: bounds the memory they take."""
 _LIKELIEST = 512
 """Tokens that are looked at first for `top_p`; sorting all of a large vocabulary takes as long as the model."""
 
@@ -74,6 +74,7 @@ class RowSampler:
         self._temperature = torch.tensor([[row.temperature] for row in rows], device=device)
         self._top_p = torch.tensor([[row.top_p] for row in rows], device=device)
         self._greedy = [row.temperature == 0 for row in rows]
+        self._is_cut = [row.top_p < 1 for row in rows]
         self._alternatives = max((row.logprobs for row in rows if row.logprobs is not None), default=None)
 
     def __call__(self, scores: torch.Tensor) -> torch.Tensor:
@@ -81,8 +82,10 @@ class RowSampler:
         tokens = scores.argmax(dim=-1)
         if not all(self._greedy):
             numbers = torch.tensor([[row.stream.random()] for row in self._rows], dtype=self._exact).to(self._device)
-            for start in range(0, len(self._rows), _ROWS_AT_ONCE):
-                some = slice(start, start + _ROWS_AT_ONCE)
+            on_gpu = self._device.type == "cuda"
+            at_once = max(1, _ENTRIES_AT_ONCE // scores.shape[1]) if on_gpu else _ROWS_AT_ONCE
+            for start in range(0, len(self._rows), at_once):
+                some = slice(start, start + at_once)
                 if not all(self._greedy[some]):
                     tokens[some] = self._drawn(scores[some], tokens[some], some, numbers[some])
         for row, broken in zip(self._rows, scores.isnan().any(dim=-1).tolist(), strict=True):
@@ -105,8 +108,8 @@ class RowSampler:
     def _drawn(self, scores: torch.Tensor, likeliest: torch.Tensor, some: slice, numbers: torch.Tensor) -> torch.Tensor:
         temperature, top_p = self._temperature[some], self._top_p[some]
         greedy = temperature == 0
-        probabilities = (scores / temperature.masked_fill(greedy, 1.0)).softmax(dim=-1)
-        if bool((top_p < 1).any()):
+        probabilities = (scores.float() / temperature.masked_fill(greedy, 1.0)).softmax(dim=-1)
+        if any(self._is_cut[some]):
             probabilities, order = _descending(probabilities, top_p)
             before = probabilities.cumsum(dim=-1) - probabilities
             drawn = order.gather(1, _drawn_at(probabilities.masked_fill(before >= top_p, 0.0), numbers))

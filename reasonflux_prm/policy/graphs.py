@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 _ATTENTION: Final = "reasonflux_one_token"
 _COLUMNS: Final = 128
 """Tokens are rounded up to a multiple."""
-_ROWS: Final = tuple(chain.from_iterable((2**power, 3 * 2 ** (power - 1)) for power in range(3, 12)))
+_ROWS: Final[tuple[int, ...]] = tuple(chain.from_iterable((2**power, 3 * 2 ** (power - 1)) for power in range(3, 12)))
 """Rows are rounded up to one of these (8, 12, 16, 24, ...), or beyond to a multiple of the last."""
 
 
@@ -138,7 +138,7 @@ class Graphs:
     def _capture(self, rows: int, columns: int) -> tuple[Any, Tensor]:
         # What a library sets up with its first call must not happen in the graph; that a step is run twice changes
         # nothing, as it writes to the same places.
-        aside = torch.cuda.Stream(self.device)
+        aside = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(aside):
             self._run(rows, columns)
@@ -244,7 +244,8 @@ class GraphedPast:
 
 def rounded_rows(rows: int) -> int:
     """Return how many rows a step is captured for."""
-    return next((size for size in _ROWS if size >= rows), -(-rows // _ROWS[-1]) * _ROWS[-1])
+    most = _ROWS[-1]
+    return next((size for size in _ROWS if size >= rows), -(-rows // most) * most)
 
 
 def rounded_columns(tokens: int) -> int:

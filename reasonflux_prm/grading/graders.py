@@ -81,8 +81,9 @@ class AutoGrader(Grader):
         self._math, self._choice, self._string = MathGrader(), _choice(), _string()
 
     def identity(self) -> Mapping[str, Any]:
-        """Return the grader's name and version, and those of the graders it picks from."""
-        return {**self._math.identity(), "grader": self.name, "version": VERSION}
+        """Return the grader's name and version, and what `math` depends on, whose own version is `math`."""
+        math = self._math.identity()
+        return {**math, "grader": self.name, "version": VERSION, "math": math["version"]}
 
     def pick(self, reference: str) -> Grader:
         """Return the grader for a reference."""

@@ -101,7 +101,9 @@ def json_object(data: bytes, expected: str = "one JSON object") -> dict[str, Any
     try:
         value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except json.JSONDecodeError as error:
-        raise InputError(f"expected {expected}, got invalid JSON: {error.msg} at character {error.pos + 1}") from error
+        # Some of Python's messages end in "at".
+        fault = error.msg.removesuffix(" at")
+        raise InputError(f"expected {expected}, got invalid JSON: {fault} at character {error.pos + 1}") from error
     except RecursionError as error:
         raise InputError(f"expected {expected}, got one that is nested too deeply") from error
     except ValueError as error:

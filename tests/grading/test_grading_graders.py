@@ -377,6 +377,11 @@ def test_identities_are_json_and_name_the_grader(name):
     assert ("math-verify" in identity) == (name not in CHEAP)
 
 
+def test_auto_changes_with_math():
+    with open_grader("auto") as auto, open_grader("math") as math:
+        assert auto.identity()["math"] == math.identity()["version"]
+
+
 def test_names():
     assert default_grader() == "auto"
     with pytest.raises(UsageError, match="auto, math, numeric"):

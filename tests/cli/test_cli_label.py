@@ -17,7 +17,7 @@ from cli_inputs import ROOT, write_rows
 from reasonflux_prm.labels.files import read_labelled
 from reasonflux_prm.policy.base import Message, Request
 from reasonflux_prm.traces.manifest import read_manifest
-from tests.labels.judge_parts import answer, asked, entry, mark
+from tests.labels.judge_parts import answer, asked, entry, mark, material
 from tests.policy.faulty_server import FaultyServer, identify
 
 OFFLINE = ("--alignment", "none", "--no-coherence")
@@ -48,6 +48,23 @@ def review(body) -> str:
     request = Request(tuple(Message(message["role"], message["content"]) for message in body["messages"]))
     rng = random.Random(request.messages[-1].content.partition("\n")[0] + mark(request))
     return answer(request, [entry(number, round(rng.random(), 2)) for number in asked(request)])
+
+
+def careless(body) -> str:
+    """A judge's answer that cannot be used three times in ten: a step is missing, a number is out of range, no JSON.
+
+    The same question is answered in the same way, and a score is the same in whatever answer it comes.
+    """
+    request = Request(tuple(Message(message["role"], message["content"]) for message in body["messages"]))
+    problem = material(request)[0]["problem"]
+    scores = [entry(number, round(random.Random(f"{problem} {number}").random(), 2)) for number in asked(request)]
+    fault = random.Random(identify(body)).random()
+    if fault < 0.1:
+        scores.pop()
+    elif fault < 0.2:
+        scores[0]["overall"] = 7
+    given = answer(request, scores)
+    return given[: len(given) // 2] if 0.2 <= fault < 0.3 else given
 
 
 @pytest.fixture
@@ -249,16 +266,24 @@ def test_a_budget_that_is_spent(run, traces, tmp_path, server):
     assert read_manifest(tmp_path / "labels.jsonl").details["cost"]["requests"] == 12
 
 
-def test_faults_cost_no_trace(run, tmp_path, server):
+@pytest.mark.parametrize("answering", [review, careless])
+def test_faults_cost_no_trace(run, tmp_path, server, answering):
     write_rows(tmp_path / "traces.jsonl", rows_of(40))
-    server.share, server.faults, server.retry_after_s = 0.3, QUICK_FAULTS, 0.01
+    server.share, server.faults, server.retry_after_s, server.answer = 0.3, QUICK_FAULTS, 0.01, answering
     code, _, err = run("label", "traces.jsonl", "-o", "labels.jsonl", *llm(server, tmp_path, "--concurrency", 20))
     assert code == 0, err
     records = list(read_labelled(tmp_path / "labels.jsonl"))
     assert [record.trace.id for record in records] == [f"t{n}" for n in range(40)]
-    assert all(None not in record.targets for record in records)
+    assert scored_or_explained(records) >= 0.98
     assert server.met.total() > 5
     assert server.asked_after_answer == []
+
+
+def scored_or_explained(records) -> float:
+    """Check that every step has a quality in [0, 1] or a reason for having none; return the share that has one."""
+    terms = [terms["quality"] for record in records for terms in record.step_terms]
+    assert all(0 <= term.value <= 1 if term.value is not None else term.reason for term in terms)
+    return sum(term.value is not None for term in terms) / len(terms)
 
 
 # --- kills ---------------------------------------------------------------------------------------------------------
@@ -289,11 +314,15 @@ def kill_after(process, seconds: float) -> bool:
 
 
 def killed_again_and_again(run, tmp_path, server, count: int, kills: int, concurrency: int, **faults) -> None:
-    """Label with a run that is killed at random moments; nothing is lost, and nothing is paid for twice."""
+    """Label with a run that is killed at random moments; nothing is lost, and nothing is paid for twice.
+
+    `faults` are switched on once an undisturbed run has shown what the labels are.
+    """
     write_rows(tmp_path / "traces.jsonl", rows_of(count))
     flags = llm(server, tmp_path, "--concurrency", concurrency, "--timeout", 5)
     (tmp_path / "clean").mkdir()
     assert run("label", "traces.jsonl", "-o", "clean/labels.jsonl", *llm(server, tmp_path / "clean"))[0] == 0
+    questions = len(server.asked)
     server.asked.clear()
     server.answered.clear()
     for name, value in faults.items():
@@ -312,7 +341,7 @@ def killed_again_and_again(run, tmp_path, server, count: int, kills: int, concur
     assert run("label", "traces.jsonl", "-o", "labels.jsonl", *flags)[0] == 0
     assert (tmp_path / "labels.jsonl").read_bytes() == (tmp_path / "clean" / "labels.jsonl").read_bytes()
     # A question that failed at every attempt is asked with another seed; so it is another request.
-    assert count <= len(server.asked) <= count + (count // 100 if faults.get("share") else 0)
+    assert questions <= len(server.asked) <= questions + (questions // 100 if faults.get("share") else 0)
     # An answer that was on its way when its asker was killed is lost; there are never more than so many.
     assert len(server.asked_after_answer) <= kills * concurrency
 
@@ -323,9 +352,13 @@ def test_a_kill_changes_nothing(run, tmp_path, server):
 
 @pytest.mark.slow
 def test_five_thousand_requests_with_faults_and_kills(run, tmp_path, server):
-    server.retry_after_s = 0.05
+    """Three requests in ten meet a fault of the server, and three answers in ten a fault of the judge."""
+    server.retry_after_s, server.answer = 0.05, careless
     killed_again_and_again(run, tmp_path, server, count=5000, kills=5, concurrency=64, latency_s=0.02, share=0.3)
     assert set(server.met) >= {"429", "500", "hang", "trickle", "malformed JSON", "half a response"}
+    records = list(read_labelled(tmp_path / "labels.jsonl"))
+    assert [record.trace.id for record in records] == [f"t{n}" for n in range(5000)]
+    assert scored_or_explained(records) > 0.99
 
 
 def test_ctrl_c_says_that_the_run_can_go_on(tmp_path, traces, server):

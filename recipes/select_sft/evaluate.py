@@ -2,45 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from reasonflux_prm.errors import PolicyError
 from reasonflux_prm.evaluation.tasks import find_task
-from reasonflux_prm.evaluation.tasks.base import load
+from reasonflux_prm.evaluation.tasks.base import Problem, load
 from reasonflux_prm.grading.graders import open_grader
-from reasonflux_prm.policy.base import Message, Request
-from reasonflux_prm.policy.open import open_policy
+from reasonflux_prm.policy.base import Message, Policy, Request
 from recipes.select_sft.sizes import Size
 
 TASKS = {"gsm8k": "gsm8k_test.jsonl", "svamp": "svamp.jsonl"}
 
 
-def evaluate(student: Path, data: Path, size: Size, backend: str) -> dict[str, Any]:
-    """Return, by benchmark, which problems a student answers right, in their order.
+def load_tests(data: Path, size: Size) -> dict[str, list[Problem]]:
+    """Return the problems of each benchmark in `TASKS`, from the folder of their files."""
+    return {name: list(load(find_task(name), data / file, limit=size.tests)) for name, file in TASKS.items()}
 
-    Args:
-        student: Its folder.
-        data: The folder of the benchmarks' files, `TASKS`.
-        size: Problems, and tokens of an answer.
-        backend: `local` or `vllm`.
-    """
-    policy = open_policy(f"{backend}:{student}")
+
+def evaluate(policy: Policy, problems: Mapping[str, list[Problem]], size: Size) -> dict[str, Any]:
+    """Return, by benchmark, which problems are answered right, in order, and how many at all or only in part."""
+    # As in training: the problem, and no word more. All at once, as the policy sorts by length.
+    asked = [
+        Request((Message("user", problem.problem.strip()),), temperature=0.0, max_tokens=size.max_tokens)
+        for own in problems.values()
+        for problem in own
+    ]
+    outcomes = iter(policy.generate(asked))
     found: dict[str, Any] = {}
-    try:
-        for name, file in TASKS.items():
-            task = find_task(name)
-            problems = load(task, data / file, limit=size.tests)
-            # As in training: the problem, and no word more.
-            requests = [
-                Request((Message("user", problem.problem),), temperature=0.0, max_tokens=size.max_tokens)
-                for problem in problems
-            ]
-            answers = ["" if isinstance(one, PolicyError) else one[0].text for one in policy.generate(requests)]
-            with open_grader(task.grader) as grader:
-                pairs = [(text, str(problem.answer)) for text, problem in zip(answers, problems, strict=True)]
-                right = [verdict.right for verdict in grader.grade_many(pairs)]
-            found[name] = {"right": right, "answered": sum(bool(text.strip()) for text in answers)}
-    finally:
-        policy.close()
+    for name, own in problems.items():
+        answers = [None if isinstance(one, PolicyError) else one[0] for one in islice(outcomes, len(own))]
+        pairs = [(one.text if one else "", str(problem.answer)) for one, problem in zip(answers, own, strict=True)]
+        with open_grader(find_task(name).grader) as grader:
+            right = [verdict.right for verdict in grader.grade_many(pairs)]
+        found[name] = {
+            "right": right,
+            "answered": sum(bool(text.strip()) for text, _ in pairs),
+            "cut": sum(one is not None and one.finish_reason == "length" for one in answers),
+        }
     return found

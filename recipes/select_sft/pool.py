@@ -3,7 +3,8 @@
 - `reference`: the steps of the reference solution as thinking, its result as response.
 - `corrupted`: the same with one step gone wrong and the rest following from it (`recipes.prm_first.corrupt`): fluent,
   of the same length, and wrong.
-- `policy`: what a policy wrote, right or wrong, shown the form by three worked examples.
+- `policy`: what a policy wrote, right or wrong: sampled here, shown the form by three worked examples, or read from a
+  file of candidates that `reasonflux-prm evaluate gsm8k --policy` wrote.
 
 Whether a trace is right is what the grader `numeric` says of its response. No test problem is read.
 """
@@ -30,13 +31,50 @@ ROUND = 64
 """Problems that a policy is asked at once."""
 
 
-def problems(file: Path, number: int, seed: int) -> list[dict[str, Any]]:
-    """Return some problems of GSM8K train (JSON lines with id, problem, answer, solution), drawn by the seed."""
+def problems(file: Path, number: int | None, seed: int) -> list[dict[str, Any]]:
+    """Return problems of GSM8K train (JSON lines with id, problem, answer, solution), drawn by the seed; None: all."""
     records = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     if any("train" not in str(record["id"]) for record in records[:10]):
         raise SystemExit(f"{file} does not look like GSM8K train; no test problem may be trained on")
     Random(seed).shuffle(records)
     return records[:number]
+
+
+def answered_only(records: Sequence[dict[str, Any]], samples: Path) -> list[dict[str, Any]]:
+    """Return the records that a file of candidates has samples of; it must hold nothing but problems of GSM8K train."""
+    texts = {str(record["id"]): record["problem"].strip() for record in records}
+    held = set()
+    for row in _candidates(samples):
+        if texts.get(str(row["id"])) != row["problem"].strip():
+            raise SystemExit(
+                f"{samples}: {row['id']} is no problem of GSM8K train, or not with that text; nothing else may be "
+                "trained on"
+            )
+        held.add(str(row["id"]))
+    return [record for record in records if str(record["id"]) in held]
+
+
+def read_samples(samples: Path, records: Sequence[Mapping[str, Any]], n: int) -> Iterator[Trace]:
+    """Yield at most `n` samples of each of the records from a file of candidates; those that were cut off are left out.
+
+    Args:
+        samples: What `reasonflux-prm evaluate gsm8k --policy` wrote as `*.candidates.jsonl`.
+        records: Problems of GSM8K train.
+        n: Samples of a problem, from the first on, those that were cut off counted.
+    """
+    wanted = {str(record["id"]): record for record in records}
+    for row in _candidates(samples):
+        record = wanted.get(str(row["id"]))
+        for number, one in enumerate(row["candidates"][:n] if record else ()):
+            completion = Completion(one["response"], one["thinking"], one["finish_reason"])
+            if record and _ended(completion):
+                yield _answered(record, completion, number, "policy")
+
+
+def _candidates(samples: Path) -> Iterator[dict[str, Any]]:
+    with samples.open(encoding="utf-8") as lines:
+        for line in lines:
+            yield json.loads(line)
 
 
 def written(records: Sequence[Mapping[str, Any]], seed: int) -> Iterator[Trace]:
@@ -83,8 +121,12 @@ def sampled(
             if isinstance(outcome, PolicyError):
                 continue
             for number, completion in enumerate(outcome):
-                if completion.finish_reason == "stop" and completion.thinking.strip() and completion.text.strip():
+                if _ended(completion):
                     yield _answered(record, completion, number, policy.name)
+
+
+def _ended(completion: Completion) -> bool:
+    return bool(completion.finish_reason == "stop" and completion.thinking.strip() and completion.text.strip())
 
 
 def _answered(record: Mapping[str, Any], completion: Completion, number: int, name: str) -> Trace:

@@ -1,4 +1,4 @@
-"""How large a run is: a size for a GPU, one for a patient CPU, and one that only shows that everything runs."""
+"""How large a run is: sizes for a GPU, one for a patient CPU, and one that only shows that everything runs."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ from typing import Final
 
 METHODS: Final = {
     "reward": ("--by", "reward"),
+    "random": ("--by", "random"),
     "reward, right only": ("--by", "reward", "--correct"),
-    "response reward": ("--by", "response-reward"),
-    "reward and student": ("--by", "reward", "--student", "{student}", "--student-weight", "0.5"),
-    "student": ("--by", "student", "--student", "{student}"),
     "right": ("--by", "correct"),
+    "response reward": ("--by", "response-reward"),
     "longest": ("--by", "longest"),
     "shortest": ("--by", "shortest"),
-    "random": ("--by", "random"),
+    "reward and student": ("--by", "reward", "--student", "{student}", "--student-weight", "0.5"),
+    "student": ("--by", "student", "--student", "{student}"),
 }
-"""How `reasonflux-prm select` is asked; `--top K` comes with each."""
+"""How `reasonflux-prm select` is asked; `--top K` comes with each. What the student must read for comes last."""
 CURVE: Final = ("reward", "random")
 """The methods that are taken at every K."""
+BASELINE: Final = "random"
+"""What every other method is held against, problem by problem."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +43,40 @@ class Size:
     max_tokens: int = 512
     """Of an answer."""
     batch: int = 16
+    """Rows of an update."""
+    at_once: int = 16
+    """Rows that are computed at once; `batch` must be a multiple. Halved where memory runs out."""
+    sequences: int | None = None
+    """Answers that are written at once; None takes the policy's default."""
     learning_rate: float = 1e-4
 
 
 SIZES: Final = {
-    "tiny": Size(12, 1, (8, 16), 500, 1, 4, ("reward", "random"), max_tokens=48, batch=4),
+    "tiny": Size(
+        12,
+        1,
+        (8, 16),
+        500,
+        1,
+        4,
+        ("reward", "random", "reward and student", "student"),
+        max_tokens=48,
+        batch=4,
+        at_once=2,
+    ),
     "small": Size(400, 2, (200, 400, 800), 120_000, 3, 200, max_tokens=256),
+    "gpu": Size(
+        3_000,
+        4,
+        (1_000, 4_000),
+        400_000,
+        3,
+        None,
+        max_tokens=256,
+        batch=32,
+        sequences=512,
+        learning_rate=3e-4,
+    ),
     "full": Size(7_473, 8, (1_000, 5_000, 10_000), 4_000_000, 3, None),
 }
+"""`gpu` is for minutes of a GPU of 80 GB, with `--samples` and `--parallel 4`; `small` and `full` have not been run."""

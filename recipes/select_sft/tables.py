@@ -1,19 +1,27 @@
 """The results as a table like the paper's Table 2, and as a curve like the left of its figure 6.
 
-Intervals are percentile bootstraps over problems; the trainings of one selection (its seeds) answer the same problems,
-so they are drawn together. How far the seeds lie apart is given beside it.
+    python -m recipes.select_sft.tables out
+
+makes them anew of a folder of `recipes.select_sft.run`, done or not. Intervals are percentile bootstraps over problems;
+the trainings of one selection (its seeds) answer the same problems, so they are drawn together. How far the seeds lie
+apart is given beside it: an interval says how sure an accuracy is for these trainings, not for others.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from reasonflux_prm.evaluation.intervals import Interval, bootstrap
-from reasonflux_prm.evaluation.metrics import Floats
+from reasonflux_prm.evaluation.intervals import Interval, bootstrap, paired_difference
+from reasonflux_prm.evaluation.metrics import Floats, weighted_mean
+from recipes.select_sft.jobs import all_jobs, results
+from recipes.select_sft.sizes import BASELINE, CURVE, SIZES
+from recipes.select_sft.work import result_file
 
 Result = Mapping[str, Any]
 """One training: method, kept, seed, trained, right (benchmark -> verdicts)."""
@@ -30,24 +38,62 @@ def accuracy(results: Sequence[Result], task: str) -> Interval:
     return bootstrap(mean, list(range(right.shape[1])) * right.shape[0])
 
 
+def difference(first: Sequence[Result], second: Sequence[Result], task: str) -> Interval | None:
+    """Return how much more is right on one benchmark, paired by problem, over the seeds that both have; None: none."""
+    if first[0]["method"] != "untrained":
+        seeds = {one["seed"] for one in first} & {one["seed"] for one in second}
+        first, second = ([one for one in group if one["seed"] in seeds] for group in (first, second))
+    if not first or not second:
+        return None
+    shares = [np.mean([one["right"][task]["right"] for one in group], axis=0) for group in (first, second)]
+    return paired_difference(weighted_mean(shares[0]), weighted_mean(shares[1]), list(range(len(shares[0]))))
+
+
 def table(results: Sequence[Result], kept: int) -> str:
-    """Return the table of all methods at one K, as Markdown."""
+    """Return the table of all methods at one K, as Markdown, each held against the baseline."""
     tasks = list(results[0]["right"])
-    lines = [
-        "| data | traces | repeats | "
-        + " | ".join(f"{task} (95%, {len(results[0]['right'][task]['right'])} problems)" for task in tasks)
-        + " | seeds |",
-        "|---|---:|---:|" + "---|" * (len(tasks) + 1),
+    cells = [
+        cell
+        for task in tasks
+        for cell in (f"{task} (95%, {len(results[0]['right'][task]['right']):,} problems)", f"minus {BASELINE}")
     ]
-    for method, group in _groups(results).items():
-        if method[1] in (kept, None):
+    groups = _groups(results)
+    baseline = groups.get((BASELINE, kept))
+    lines = [_line(["data", "traces", "repeats", *cells, "seeds"]), _line(["---"] * (len(cells) + 4))]
+    for (method, own), group in groups.items():
+        if own in (kept, None):
             trained = group[0]["trained"] or {}
-            cells = [_cell(group, task) for task in tasks]
-            rows = f"{trained.get('rows', 0):,}"
+            found = [
+                cell
+                for task in tasks
+                for cell in (_cell(group, task), "" if group is baseline else _minus(group, baseline, task))
+            ]
             lines.append(
-                f"| {method[0]} | {rows} | {trained.get('repeats', '-')} | {' | '.join(cells)} | {len(group)} |"
+                _line([method, f"{trained.get('rows', 0):,}", trained.get("repeats", "-"), *found, len(group)])
             )
     return "\n".join(lines)
+
+
+def purity(results: Sequence[Result]) -> str:
+    """Return what each selection is made of, as Markdown."""
+    kinds = ("right", "reference", "corrupted", "policy")
+    lines = [_line(["data", "traces", *kinds, "tokens a row"]), _line(["---"] * (len(kinds) + 3))]
+    for (method, _), group in _groups(results).items():
+        if trained := group[0]["trained"]:
+            shares = [f"{trained['made_of'].get(kind, 0):.1%}" for kind in kinds]
+            lines.append(_line([method, f"{trained['rows']:,}", *shares, trained["tokens_a_row"]]))
+    return "\n".join(lines)
+
+
+def _line(cells: Sequence[Any]) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def _minus(group: Sequence[Result], baseline: Sequence[Result] | None, task: str) -> str:
+    found = difference(group, baseline, task) if baseline else None
+    if found is None or found.value is None or found.low is None:
+        return "-"
+    return f"{found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
 
 
 def _cell(group: Sequence[Result], task: str) -> str:
@@ -114,10 +160,39 @@ def curve(results: Sequence[Result], task: str, methods: Sequence[str]) -> str:
     return "\n".join([*parts, "</svg>", ""])
 
 
-def write(results: Sequence[Result], kept: int, curves: Sequence[str], folder: Path, head: str) -> str:
-    """Write `results.md` and a curve for each benchmark; return the Markdown."""
-    text = f"{head}\n\n{table(results, kept)}\n"
+def write(folder: Path) -> str:
+    """Write `results.md` and a curve for each benchmark, of what is done of a run; return the Markdown."""
+    settings = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    size = SIZES[settings["size"]]
+    jobs = list(all_jobs(size))
+    missing = [job.name for job in jobs if not result_file(folder, job).exists()]
+    order = {(job.method, job.kept, job.seed): number for number, job in enumerate(jobs)}
+    rows = sorted(results(folder), key=lambda row: order[row["method"], row["kept"], row["seed"]])
+    parts = [", ".join(f"{name} `{value}`" for name, value in settings.items()) + "."]
+    if rows:
+        own = {row["kept"] for row in rows}
+        parts += [table(rows if kept == size.kept[0] else _at(rows, kept), kept) for kept in size.kept if kept in own]
+        parts += ["What each selection is made of:", purity(rows)]
+        for task in rows[0]["right"]:
+            if any(row["method"] in (*CURVE, "all") for row in rows):
+                (folder / f"curve-{task}.svg").write_text(curve(rows, task, CURVE), encoding="utf-8")
+    if missing:
+        parts.append(f"Not done, {len(missing)} of {len(jobs)}: {', '.join(missing)}.")
+    text = "\n\n".join(parts) + "\n"
     (folder / "results.md").write_text(text, encoding="utf-8")
-    for task in results[0]["right"]:
-        (folder / f"curve-{task}.svg").write_text(curve(results, task, curves), encoding="utf-8")
     return text
+
+
+def _at(rows: Sequence[Result], kept: int) -> list[Result]:
+    return [row for row in rows if row["kept"] == kept]
+
+
+def main() -> None:
+    """Parse the command line, and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="what recipes.select_sft.run wrote")
+    print(write(parser.parse_args().folder))
+
+
+if __name__ == "__main__":
+    main()

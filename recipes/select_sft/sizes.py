@@ -74,7 +74,7 @@ SIZES: Final = {
         None,
         max_tokens=256,
         batch=32,
-        sequences=512,
+        sequences=384,
         learning_rate=3e-4,
     ),
     "full": Size(7_473, 8, (1_000, 5_000, 10_000), 4_000_000, 3, None),

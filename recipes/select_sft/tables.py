@@ -91,7 +91,8 @@ def _line(cells: Sequence[Any]) -> str:
 
 def _minus(group: Sequence[Result], baseline: Sequence[Result] | None, task: str) -> str:
     found = difference(group, baseline, task) if baseline else None
-    if found is None or found.value is None or found.low is None:
+    # Without any difference no resample differs, which is no certainty.
+    if found is None or found.low is None or found.low == found.high:
         return "-"
     return f"{found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
 

@@ -21,7 +21,7 @@ from reasonflux_prm.cli.main import main as command
 from reasonflux_prm.traces.write import atomic_path, side_path
 from recipes.select_sft.sizes import METHODS, Size
 
-_GPU_SHARE = 0.85
+_GPU_SHARE = 0.8
 """Of the memory, that all trainings together may take; the rest is for the PRM, and a student that reads the pool."""
 
 

@@ -112,6 +112,7 @@ def label_of(arguments: argparse.Namespace) -> LabelConfig:
         rollout_own_words=arguments.rollout_own_words,
         attempts=arguments.attempts,
         max_tokens=arguments.max_tokens,
+        solver_temperature=arguments.solver_temperature,
         judge_max_tokens=arguments.judge_max_tokens,
         seed=arguments.seed,
     )
@@ -252,6 +253,9 @@ def _add_asked(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--max-tokens", type=count, metavar="N", help="most tokens of a continuation or an attempt; default 2,048"
+    )
+    group.add_argument(
+        "--solver-temperature", type=positive, metavar="T", help="of continuations and attempts; default 0.7"
     )
 
 

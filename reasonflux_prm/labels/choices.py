@@ -49,6 +49,8 @@ class Choices:
     """Attempts with the template, and as many without."""
     max_tokens: int | None = None
     """Most tokens of a continuation or an attempt."""
+    solver_temperature: float | None = None
+    """Of continuations and attempts."""
     judge_max_tokens: int | None = None
     """Most tokens of a review, a judgement or a template; a policy that thinks first needs more than the default."""
     seed: int = 0
@@ -107,6 +109,7 @@ def open_rater(
         chosen = {
             "n": choices.attempts,
             "max_tokens": choices.max_tokens,
+            "temperature": choices.solver_temperature,
             "expert_max_tokens": choices.judge_max_tokens,
         }
         given: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
@@ -189,7 +192,11 @@ def _reviewer(choices: Choices, policy: Callable[[Role], Policy]) -> Judge:
 def _rollouts(choices: Choices, policy: Callable[[Role], Policy], grader: Callable[[], Grader]) -> Judge:
     from reasonflux_prm.labels.judges.rollout import RolloutJudge, RolloutSearchJudge, RolloutSettings
 
-    chosen = {"n": choices.rollouts, "max_tokens": choices.max_tokens}
+    chosen = {
+        "n": choices.rollouts,
+        "max_tokens": choices.max_tokens,
+        "temperature": choices.solver_temperature,
+    }
     given: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
     judge = RolloutSearchJudge if choices.rollout_search else RolloutJudge
     return judge(

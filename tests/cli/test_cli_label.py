@@ -210,6 +210,18 @@ def test_a_dry_run_counts_what_every_kind_asks(run, traces, flags, requests):
     assert f"12 traces take about {requests} requests" in out
 
 
+@pytest.mark.parametrize(
+    "flags", [("--quality", "rollout", "--rollouts", 3), ("--trajectory", "template", "--attempts", 3)]
+)
+def test_the_solver_is_asked_as_the_flags_say(run, traces, tmp_path, server, flags):
+    server.answer = lambda body: "\\boxed{1}"
+    solver = ("--solver", f"s@{server.url}", "--max-tokens", 77, "--solver-temperature", 0.4)
+    run("label", traces, "-o", "l.jsonl", *flags, *solver, "--cache", tmp_path / "c", "--grader", "string", *OFFLINE)
+    asked_so = {(body.get("n"), body["max_tokens"], body["temperature"]) for body in server.bodies}
+    assert (3, 77, 0.4) in asked_so
+    assert 0.7 not in {temperature for _, _, temperature in asked_so}
+
+
 def status(code: int, message: str):
     return lambda body: (code, {}, json.dumps({"error": {"message": message, "code": message}}).encode())
 

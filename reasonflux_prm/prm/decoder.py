@@ -213,9 +213,9 @@ class Decoder:
         spans = [
             torch.arange(past, past + stop - start) for past, (start, stop) in zip(pasts, pairwise(starts), strict=True)
         ]
-        positions = torch.cat(spans) if spans else torch.empty(0, dtype=torch.long)
-        angles = positions.to(torch.float32)[:, None] * self.inverse_frequencies
-        return torch.polar(torch.full_like(angles, self.attention_scale), angles).unsqueeze(1).to(self.devices[0])
+        positions = (torch.cat(spans) if spans else torch.empty(0, dtype=torch.long)).to(self.devices[0])
+        angles = positions.to(torch.float32)[:, None] * self.inverse_frequencies.to(self.devices[0])
+        return torch.polar(torch.full_like(angles, self.attention_scale), angles).unsqueeze(1)
 
 
 def _pair_order(head_dim: int) -> Tensor:

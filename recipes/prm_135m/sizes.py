@@ -19,14 +19,14 @@ class Size:
     """Of the ablations."""
     train: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `TrainConfig` of the ablations and of the shipped PRM."""
-    student_tokens: int = 0
-    """Tokens that the student is taught with; 0 leaves out the student, and with it sampled traces and best-of-16."""
-    sampled_problems: int = 0
-    """GSM8K train problems of which the student's samples are labelled."""
+    student: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `SFTSettings`; none leaves out the student, and with it sampled traces and best-of-16."""
+    sampled_problems: int | None = None
+    """GSM8K train problems that the student is sampled on; None takes all."""
     samples: int = 8
     """Of each of them."""
-    rollouts: int = 0
-    """Continuations of each prefix of the samples; 0 leaves their steps to the rules."""
+    dev_problems: int = 300
+    """Problems whose samples choose the checkpoint."""
     best_of: int = 16
     """Samples of each test problem."""
     test_problems: int | None = None
@@ -39,9 +39,10 @@ SIZES: Final[Mapping[str, Size]] = {
         branches=2,
         seeds=(0,),
         train={"method": "frozen", "train_layers": 0, "epochs": 2.0, "pack_tokens": 1024, "batch_tokens": 2048},
-        student_tokens=400,
-        sampled_problems=2,
+        student={"tokens": 400},
+        sampled_problems=8,
         samples=2,
+        dev_problems=2,
         best_of=2,
         test_problems=2,
     ),
@@ -60,13 +61,21 @@ SIZES: Final[Mapping[str, Size]] = {
     ),
     "gpu": Size(
         problems=7473,
-        branches=12,
+        branches=2,
         seeds=(0, 1, 2),
-        train={"method": "lora", "epochs": 1.0, "bf16": True, "batch_tokens": 32_768, "select": "step_auc"},
-        student_tokens=3_000_000,
-        sampled_problems=2000,
-        samples=8,
-        rollouts=4,
+        train={
+            "method": "lora",
+            "epochs": 1.0,
+            "learning_rate": 4e-4,
+            "loss": "bce",
+            "bf16": True,
+            "batch_tokens": 32_768,
+            "pack_tokens": 16_384,
+            "evaluate_steps": 100,
+            "select": "best_of_n",
+        },
+        student={"tokens": 1_800_000, "batch": 64, "at_once": 64, "learning_rate": 8e-4},
+        samples=6,
     ),
 }
-"""`cpu` trains a head on the frozen model's states; `gpu` is meant for one H100, and has not been run."""
+"""`cpu` trains a head on the frozen model's states; `gpu` is for one H100, some minutes of it."""

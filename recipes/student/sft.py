@@ -40,10 +40,12 @@ class SFTSettings:
     batch: int = 16
     """Rows of an update."""
     at_once: int = 4
-    """Rows that are computed at once; `batch` must be a multiple. Their logits are what takes memory."""
+    """Rows that are computed at once; `batch` must be a multiple. Their logits are what takes memory. On a GPU a batch
+    of 64 at once takes 3 GB of them, and little more time than a batch of 4."""
     learning_rate: float = 3e-4
     rank: int | None = 16
-    """Rank of the LoRA adapters of all linear layers, merged at the end; None trains all weights."""
+    """Rank of the LoRA adapters of all linear layers, merged at the end; None trains all weights. The adapters, rounded
+    to bfloat16 before they are merged, are kept in `adapter` beside the student: the base and these make it again."""
     longest: int = 1024
     """Rows with more tokens are left out, and counted."""
 
@@ -135,7 +137,14 @@ def _trained(base: Path, rows: Sequence[Row], output: Path, settings: SFTSetting
         peft_config=adapters,
     )
     trainer.train()
-    return trainer.model.merge_and_unload() if settings.rank else trainer.model
+    if not settings.rank:
+        return trainer.model
+    with torch.no_grad():
+        for name, weight in trainer.model.named_parameters():
+            if "lora_" in name:
+                weight.copy_(weight.bfloat16())
+    trainer.model.save_pretrained(output / "adapter")
+    return trainer.model.merge_and_unload()
 
 
 def main() -> None:

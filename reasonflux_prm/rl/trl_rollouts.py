@@ -6,8 +6,8 @@
     GRPOTrainer(model, ..., rollout_func=LocalRollouts(LocalPolicy(model)))
 
 Contract as of TRL 1.16 (trainer/grpo_trainer.py, `_generate`): called with the prompts of this process, each repeated
-once a rollout, and the trainer; gives `prompt_ids`, `completion_ids` and `logprobs` in the same order. Log-probabilities
-of the sampler are None: TRL then does what it does for its own generation. It takes the ratio to the old policy as 1
+once a rollout, and the trainer; gives `prompt_ids`, `completion_ids` and `logprobs` in the same order. The sampler's
+log-probabilities are None: TRL then does what it does for its own generation. It takes the ratio to the old policy as 1
 where an update uses what was sampled right before it, and recomputes the old policy's with the trained model where
 not. What the sampler's own rounding (bfloat16 on a GPU) changes in the distribution is not corrected for.
 """

@@ -1,10 +1,10 @@
-"""How good a policy is: samples of test problems, graded, with every completion kept as soon as it is there."""
+"""How good a policy is: samples of test problems, graded; both are kept."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ from reasonflux_prm.evaluation.metrics import weighted_mean
 from reasonflux_prm.evaluation.tasks.base import Problem, Task
 from reasonflux_prm.evaluation.tasks.sampling import SamplingSettings, write_candidates
 from reasonflux_prm.grading.graders import open_grader
-from reasonflux_prm.policy.cache import CachedPolicy
-from reasonflux_prm.policy.open import open_policy
+from reasonflux_prm.policy.base import Policy
+from reasonflux_prm.traces.write import atomic_path
 from recipes.grpo.sizes import Size
 
 
@@ -30,16 +30,15 @@ class Graded:
     """Share of samples that were cut off."""
 
 
-def measure(policy: Path, task: Task, problems: Sequence[Problem], size: Size, seed: int) -> Graded:
-    """Sample from a policy, and grade; candidates that are there already are kept."""
-    candidates = policy / f"{task.name}.candidates.jsonl"
+def measure(policy: Policy, folder: Path, task: Task, problems: Sequence[Problem], size: Size, seed: int) -> None:
+    """Sample from a policy and grade, into two files of a folder; candidates that are there already are graded."""
+    candidates = folder / f"{task.name}.candidates.jsonl"
     if not candidates.is_file():
-        local = CachedPolicy(open_policy(f"local:{policy}"), policy / "completions.sqlite")
         settings = SamplingSettings(size.samples, temperature=1.0, top_p=1.0, max_tokens=size.tokens, seed=seed)
-        try:
-            write_candidates(task, problems, local, settings, candidates)
-        finally:
-            local.close()
+        tally = write_candidates(task, problems, policy, settings, candidates)
+        if tally.came < tally.asked:
+            candidates.unlink()
+            raise RuntimeError(f"samples are missing: {tally}")
     rows: list[dict[str, Any]] = [json.loads(line) for line in candidates.open(encoding="utf-8")]
     samples = [(row, candidate) for row in rows for candidate in row["candidates"]]
     with open_grader(task.grader) as grader:
@@ -49,7 +48,19 @@ def measure(policy: Path, task: Task, problems: Sequence[Problem], size: Size, s
         right.setdefault(row["id"], []).append(verdict.right)
     tokens = [candidate["completion_tokens"] for _, candidate in samples]
     cut = [candidate["finish_reason"] == "length" for _, candidate in samples]
-    return Graded(right, sum(tokens) / len(tokens), sum(cut) / len(cut))
+    found = Graded(right, sum(tokens) / len(tokens), sum(cut) / len(cut))
+    with atomic_path(_path(folder, task.name)) as part:
+        part.write_text(json.dumps(asdict(found)) + "\n", "utf-8")
+
+
+def measured(folder: Path, task: str) -> Graded | None:
+    """Return what `measure` has found; None if it has not been done."""
+    path = _path(folder, task)
+    return Graded(**json.loads(path.read_text("utf-8"))) if path.is_file() else None
+
+
+def _path(folder: Path, task: str) -> Path:
+    return folder / f"{task}.graded.json"
 
 
 def accuracy(seeds: Sequence[Graded]) -> Interval:

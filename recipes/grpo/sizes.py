@@ -17,7 +17,7 @@ REWARDS: dict[str, Shaping] = {
 """By name: what the policy learns from."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
     """How much is learnt and tested."""
 
@@ -29,22 +29,45 @@ class Size:
     """Problems of an update."""
     group: int
     """Rollouts of a problem."""
+    at_once: int
+    """Rollouts whose gradients are computed at once; their activations are what takes memory."""
+    learning_rate: float = 3e-6
+    kl: float = 1e-3
+    """Weight of the distance to the student in the loss; 0 also saves the student's reading of every rollout."""
     tokens: int
     """Most tokens of a rollout, in training and tests."""
-    problems: int | None
+    problems: int | None = None
     """Problems of GSM8K train to draw from; None takes all."""
-    tests: int | None
+    tests: int | None = None
     """Problems of each test set; None takes all."""
     samples: int
     """Test samples of a problem, drawn as in training; each counts."""
     seeds: int
     window: int
     """Updates that are averaged at the start and at the end of training; see `rl.monitor`."""
+    saves: int = 0
+    """Checkpoints of a run, from which it goes on after a kill; without them it begins again."""
 
 
 SIZES = {
-    "tiny": Size(2_000, 4, 2, 4, 48, 16, 4, 1, 1, 2),
-    "small": Size(200_000, 60, 16, 8, 256, None, 300, 2, 1, 5),
-    "full": Size(1_000_000, 300, 32, 8, 320, None, None, 4, 3, 10),
-}
-"""`tiny` shows that all stages run, and says nothing of the rewards; `small` and `full` are for a GPU."""
+    "tiny": Size(
+        sft_tokens=2_000, steps=4, prompts=2, group=4, at_once=4, tokens=48, problems=16, tests=4, samples=1, seeds=1,
+        window=2, saves=4,
+    ),
+    "gpu": Size(
+        sft_tokens=1_000_000, steps=24, prompts=16, group=8, at_once=16, learning_rate=2e-5, kl=0.0, tokens=224,
+        samples=1, seeds=3, window=5,
+    ),
+    "small": Size(
+        sft_tokens=200_000, steps=60, prompts=16, group=8, at_once=16, tokens=256, tests=300, samples=2, seeds=1,
+        window=5, saves=6,
+    ),
+    "full": Size(
+        sft_tokens=1_000_000, steps=300, prompts=32, group=8, at_once=16, tokens=320, samples=4, seeds=3, window=10,
+        saves=6,
+    ),
+}  # fmt: skip
+"""`tiny` shows that all stages run, and says nothing of the rewards; the others are for a GPU, and `gpu` for
+minutes of one.
+
+With so few updates `gpu` takes a higher learning rate, and as in DAPO (arXiv:2503.14476) no KL term."""

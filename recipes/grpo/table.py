@@ -10,6 +10,7 @@ from typing import Any
 
 from reasonflux_prm.evaluation.intervals import Interval
 from reasonflux_prm.rl.monitor import BatchSigns, Monitor, MonitorSettings
+from reasonflux_prm.traces.write import atomic_path
 from recipes.grpo.measure import Graded, accuracy, difference
 from recipes.grpo.sizes import Size
 
@@ -28,12 +29,26 @@ class Run:
     """By task."""
 
 
-def write_table(runs: Sequence[Run], size: Size, about: Mapping[str, Any], output: Path) -> str:
-    """Write `table.json` and `table.md`; return the latter."""
+def write_table(
+    runs: Sequence[Run], size: Size, about: Mapping[str, Any], output: Path, missing: Sequence[str] = ()
+) -> str:
+    """Write `table.json` and `table.md`; return the latter.
+
+    Args:
+        runs: Those that are done, at least one.
+        size: Of all.
+        about: What they have in common.
+        output: Folder.
+        missing: Names of runs that are not done.
+    """
     rows = [_row(name, [run for run in runs if run.reward == name], runs, size) for name in _names(runs)]
-    (output / "table.json").write_text(json.dumps({"about": about, "rows": rows}, indent=1) + "\n", "utf-8")
+    table = {"about": about, "missing": list(missing), "rows": rows}
     text = _markdown(rows)
-    (output / "table.md").write_text(text, "utf-8")
+    if missing:
+        text += f"Not done, and not in the table: {', '.join(missing)}.\n"
+    for name, content in (("table.json", json.dumps(table, indent=1) + "\n"), ("table.md", text)):
+        with atomic_path(output / name) as part:
+            part.write_text(content, "utf-8")
     return text
 
 
@@ -58,8 +73,11 @@ def _row(name: str, own: Sequence[Run], runs: Sequence[Run], size: Size) -> dict
             "tokens": sum(one.tokens for one in tested) / len(tested),
             "cut": sum(one.cut for one in tested) / len(tested),
         }
-        if rule and name not in ("rule", "before") and len(rule) == len(own):
-            row[task]["minus_rule"] = asdict(difference(tested, [run.tested[task] for run in rule]))
+        # Seeds that both have.
+        pairs = [(mine, other) for mine in own for other in rule if mine.seed == other.seed]
+        if pairs and name not in ("rule", "before"):
+            mine, others = ([run.tested[task] for run in side] for side in zip(*pairs, strict=True))
+            row[task]["minus_rule"] = asdict(difference(mine, others))
     if own[0].log:
         for key in ("reward", "accuracy", "tokens", "auc"):
             row[f"training_{key}"] = [_course(run.log, f"monitor/{key}", size.window) for run in own]
@@ -85,6 +103,7 @@ def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     tasks = [task for task in TITLES if task in rows[0]]
     head = [
         "reward",
+        "seeds",
         *(TITLES[task] for task in tasks),
         "minus rule, GSM8K",
         "tokens",
@@ -100,6 +119,7 @@ def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
             _line(
                 [
                     row["reward"],
+                    str(len(row["seeds"])),
                     *(_interval(row[task]["accuracy"]) for task in tasks),
                     _interval(minus, "+") if minus else "",
                     f"{first['tokens']:.0f}",

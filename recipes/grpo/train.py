@@ -1,6 +1,7 @@
 """One run of GRPO: a student, a reward and a seed give a policy and its log.
 
-A run that is killed goes on from its last checkpoint; one that is done is kept.
+A run that is killed goes on from its last checkpoint, if its size has any; one that is done is kept. Rollouts are
+written by a local policy (`rl.trl_rollouts`), on a GPU several times as fast as by TRL.
 """
 
 from __future__ import annotations
@@ -18,19 +19,27 @@ from trl import GRPOConfig
 
 from reasonflux_prm.evaluation.tasks.base import Problem
 from reasonflux_prm.evaluation.tasks.prompts import ask_answer
+from reasonflux_prm.policy.local import LocalPolicy
 from reasonflux_prm.rl.monitor import Monitor, MonitorSettings
+from reasonflux_prm.rl.trl_rollouts import LocalRollouts
 from reasonflux_prm.rl.trl_trainer import ProcessGRPOTrainer
 from recipes.grpo.sizes import REWARDS, Size
 
-LEARNING_RATE = 3e-6
-KL = 1e-3
 LOG = "run.json"
+WEIGHTS = "model.safetensors"
 
 
 def train(
-    student: Path, problems: Sequence[Problem], output: Path, reward: str, seed: int, size: Size, prm: Any
-) -> list[dict[str, Any]]:
-    """Train a policy, and write it to `output`; a policy that is already there is kept.
+    student: Path,
+    problems: Sequence[Problem],
+    output: Path,
+    reward: str,
+    seed: int,
+    size: Size,
+    prm: Any,
+    policy: LocalPolicy,
+) -> None:
+    """Train a policy, and write it and its log, one entry an update, to `output`; what is already there is kept.
 
     Args:
         student: Folder of the policy to begin with.
@@ -40,12 +49,10 @@ def train(
         seed: Of the order of problems and of sampling.
         size: How much.
         prm: As in `rl.scorer.open_score`.
-
-    Returns:
-        The log, one entry an update.
+        policy: Writes the rollouts; opened from the student.
     """
     if not (output / LOG).is_file():
-        trainer = _trainer(student, problems, output, reward, seed, size, prm)
+        trainer = _trainer(student, problems, output, reward, seed, size, prm, policy)
         trainer.train(resume_from_checkpoint=_last_checkpoint(output))
         trainer.save_model(str(output))
         entries = [entry for entry in trainer.state.log_history if "loss" in entry]
@@ -54,8 +61,6 @@ def train(
         part.replace(output / LOG)
     for checkpoint in output.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
-    log: list[dict[str, Any]] = json.loads((output / LOG).read_text("utf-8"))
-    return log
 
 
 def _last_checkpoint(output: Path) -> str | None:
@@ -72,21 +77,27 @@ def _last_checkpoint(output: Path) -> str | None:
 
 
 def _trainer(
-    student: Path, problems: Sequence[Problem], output: Path, reward: str, seed: int, size: Size, prm: Any
+    student: Path,
+    problems: Sequence[Problem],
+    output: Path,
+    reward: str,
+    seed: int,
+    size: Size,
+    prm: Any,
+    policy: LocalPolicy,
 ) -> ProcessGRPOTrainer:
     on_gpu = torch.cuda.is_available()
-    rollouts = size.prompts * size.group
     config = GRPOConfig(
         output_dir=str(output),
         max_steps=size.steps,
-        per_device_train_batch_size=rollouts if on_gpu else size.group,
-        gradient_accumulation_steps=1 if on_gpu else size.prompts,
+        per_device_train_batch_size=size.at_once,
+        gradient_accumulation_steps=size.prompts * size.group // size.at_once,
         num_generations=size.group,
         max_completion_length=size.tokens,
         temperature=1.0,
-        learning_rate=LEARNING_RATE,
+        learning_rate=size.learning_rate,
         lr_scheduler_type="constant",
-        beta=KL,
+        beta=size.kl,
         loss_type="dapo",
         bf16=on_gpu,
         use_cpu=not on_gpu,
@@ -94,10 +105,10 @@ def _trainer(
         seed=seed,
         report_to="none",
         logging_steps=1,
-        save_strategy="steps",
-        save_steps=max(1, size.steps // 6),
+        save_strategy="steps" if size.saves else "no",
+        save_steps=max(1, size.steps // max(1, size.saves)),
         save_total_limit=1,
-        disable_tqdm=not on_gpu,
+        disable_tqdm=True,
     )
     rows = [
         {
@@ -117,4 +128,5 @@ def _trainer(
         args=config,
         train_dataset=Dataset.from_list(rows),
         processing_class=AutoTokenizer.from_pretrained(student),
+        rollout_func=LocalRollouts(policy),
     )

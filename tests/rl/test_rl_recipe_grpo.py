@@ -11,6 +11,7 @@ pytest.importorskip("trl")  # what the recipe trains with
 from recipes.grpo.measure import Graded
 from recipes.grpo.sizes import REWARDS, SIZES
 from recipes.grpo.table import Run, alarms, write_table
+from recipes.grpo.work import Job, all_jobs, done, taken
 
 
 def log(reward, accuracy, tokens=(100, 100), n=8):
@@ -65,3 +66,38 @@ def test_a_calm_log_gives_no_alarm():
 def test_all_rewards_measure_outcome_and_prm():
     assert set(REWARDS) == {"rule", "blend", "process", "gated", "prm"}
     assert all(own.needs_prm and own.needs_outcome for own in REWARDS.values())
+
+
+def test_only_seeds_that_both_have_are_compared_and_missing_runs_are_named(tmp_path):
+    runs = [
+        Run("rule", 0, log((0.5, 0.5), (0.2, 0.4)), graded([True], [False])),
+        Run("rule", 1, log((0.5, 0.5), (0.2, 0.4)), graded([False], [False])),
+        Run("prm", 1, log((0.5, 0.5), (0.2, 0.4)), graded([True], [True])),
+    ]
+    text = write_table(runs, SIZES["tiny"], {}, tmp_path, ["prm-0"])
+    table = json.loads((tmp_path / "table.json").read_text("utf-8"))
+    assert table["rows"][1]["gsm8k"]["minus_rule"]["value"] == 1.0
+    assert table["missing"] == ["prm-0"]
+    assert "Not done, and not in the table: prm-0." in text
+
+
+def test_jobs_are_in_the_order_of_seeds():
+    names = [job.name for job in all_jobs(["rule", "prm"], 2)]
+    assert names == ["before-0", "rule-0", "prm-0", "rule-1", "prm-1"]
+
+
+def test_a_run_is_taken_once(tmp_path):
+    with taken(tmp_path / "rule-0") as first, taken(tmp_path / "rule-0") as second:
+        assert (first, second) == (True, False)
+    with taken(tmp_path / "rule-0") as again:
+        assert again
+
+
+def test_a_job_is_done_when_all_its_tests_are(tmp_path):
+    folder = tmp_path / "before-0"
+    folder.mkdir()
+    tested = {"right": {"p0": [True]}, "tokens": 9.0, "cut": 0.0}
+    (folder / "gsm8k.graded.json").write_text(json.dumps(tested), "utf-8")
+    assert done(Job("before", 0), tmp_path, ["gsm8k", "svamp"]) is None
+    (folder / "svamp.graded.json").write_text(json.dumps(tested), "utf-8")
+    assert done(Job("before", 0), tmp_path, ["gsm8k", "svamp"]).tested["svamp"] == Graded(**tested)

@@ -54,9 +54,9 @@ def test_the_table(tmp_path):
     assert rows["prm"]["gsm8k"]["accuracy"]["clusters"] == 4
     assert rows["prm"]["training_reward"][0] == pytest.approx([0.5286, 0.8714], abs=1e-3)
     assert rows["prm"]["alarms"] == [["gamed at 5", "longer at 7"], ["gamed at 5"]]
-    assert "| prm | 0.125 (" in text
+    assert "| prm | 2 | 0.125 (" in text
     assert "seed 0: gamed at 5, longer at 7" in text
-    assert "| before | 0.250" in text
+    assert "| before | 1 | 0.250" in text
 
 
 def test_a_calm_log_gives_no_alarm():

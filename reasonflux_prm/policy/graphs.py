@@ -89,12 +89,13 @@ class Graphs:
     def __init__(self, model: Any, shape: tuple[int, int, int], device: torch.device) -> None:
         AttentionInterface.register(_ATTENTION, attend)
         self.model, self.shape, self.device = model, shape, device
-        self._pool: Any = None
         self.clear()
 
     def clear(self) -> None:
         """Free the memory, and forget the graphs over it."""
         self._captured: dict[tuple[int, ...], tuple[Any, Tensor]] = {}
+        # With its last graph a pool is gone.
+        self._pool: Any = None
         self._flat = torch.empty(0, dtype=self.model.dtype, device=self.device)
         self.block, self.bias = self._flat, self._flat
         self._kept: dict[tuple[int, int], tuple[Tensor, ...]] = {}

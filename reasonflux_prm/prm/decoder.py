@@ -30,6 +30,7 @@ from reasonflux_prm.errors import CheckpointError, ContextError
 from reasonflux_prm.prm.cache import KVCache
 from reasonflux_prm.prm.config import DecoderConfig
 from reasonflux_prm.prm.rotary import inverse_frequencies
+from reasonflux_prm.prm.side_by_side import Group, attend, groups
 
 
 class Layer:
@@ -73,10 +74,11 @@ class Layer:
         caches: Sequence[KVCache] | None,
         index: int,
         reads: Tensor | None = None,
+        alike: Sequence[Group] | None = None,
     ) -> Tensor:
         """Add the layer's two contributions to `x (T, d)` in place and return it; of `reads (R,)`, a copy, (R, d)."""
         eps, d = self.config.norm_eps, (self.config.hidden,)
-        attended = self.attend(F.rms_norm(x, d, self.norm1, eps), rotation, starts, caches, index, reads)
+        attended = self.attend(F.rms_norm(x, d, self.norm1, eps), rotation, starts, caches, index, reads, alike)
         if reads is not None:
             x = x[reads]
         _add_product(x, attended, self.out, self.out_bias)
@@ -94,9 +96,12 @@ class Layer:
         caches: Sequence[KVCache] | None,
         index: int,
         reads: Tensor | None = None,
+        alike: Sequence[Group] | None = None,
     ) -> Tensor:
         """Return the heads' outputs side by side, (T, heads * head_dim), or at `reads` alone, (R, heads * head_dim)."""
         q, k, v = self._heads(x, rotation, reads)
+        if alike is not None and reads is None:
+            return attend(q, k, v, alike).view(len(q), self.widths[0])
         out = torch.empty_like(q, memory_format=torch.contiguous_format)
         rows = starts if reads is None else _rows(reads, starts)
         for number, ((start, stop), (first, last)) in enumerate(zip(pairwise(starts), pairwise(rows), strict=True)):
@@ -196,13 +201,15 @@ class Decoder:
         with torch.inference_mode():
             x = F.embedding(tokens.to(self.devices[0]), self.embedding)
             rotation = self._rotation(pasts, starts)
+            on_gpu = self.devices[0].type != "cpu"
+            alike = groups(starts, self.devices[0]) if on_gpu and caches is None else None
             for index, layer in enumerate(self.layers):
                 if x.device != self.devices[index]:
                     x = x.to(self.devices[index])
                 rotation = rotation.to(self.devices[index])
                 last = index == len(self.layers) - 1
                 own = reads.to(x.device) if last and reads is not None else None
-                x = layer(x, rotation, starts, caches, index, own)
+                x = layer(x, rotation, starts, caches, index, own, alike)
             if caches is not None:
                 for cache, (start, stop) in zip(caches, pairwise(starts), strict=True):
                     cache.commit(stop - start)

@@ -57,6 +57,10 @@ def packed_attention(
     """
     if packed_starts is None or attention_mask is not None or len(query) != 1:
         raise ValueError(f"{NAME} attention needs one row of tokens, packed_starts, and no attention mask")
+    if query.is_cuda and torch.is_autocast_enabled("cuda"):
+        # Rotation leaves queries and keys in float32; torch's own attention casts them, the kernel below does not.
+        half = torch.get_autocast_dtype("cuda")
+        query, key, value = query.to(half), key.to(half), value.to(half)
     if query.is_cuda and not dropout and _varlen_agrees(query.device, query.dtype, *_shape(query, key)):
         return _varlen(query[0], key[0], value[0], packed_starts, scaling).unsqueeze(0), None
     return _looped(query, key, value, packed_starts, scaling, dropout).transpose(1, 2), None
@@ -66,18 +70,15 @@ def _looped(
     query: Tensor, key: Tensor, value: Tensor, starts: Sequence[int], scaling: float | None, dropout: float = 0.0
 ) -> Tensor:
     grouped = query.shape[1] != key.shape[1]
+    # Not slices, of which each would give a gradient of the whole length, most of it zeros.
+    lengths = [b - a for a, b in pairwise(starts)]
+    parts = zip(*(x.split_with_sizes(lengths, dim=2) for x in (query, key, value)), strict=True)
     return torch.cat(
         [
             F.scaled_dot_product_attention(
-                query[:, :, a:b],
-                key[:, :, a:b],
-                value[:, :, a:b],
-                dropout_p=dropout,
-                is_causal=True,
-                scale=scaling,
-                enable_gqa=grouped,
+                q, k, v, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=grouped
             )
-            for a, b in pairwise(starts)
+            for q, k, v in parts
         ],
         dim=2,
     )

@@ -1,12 +1,12 @@
 """The sets of the label evidence: real traces whose truth is known, as files that `reasonflux-prm label` reads.
 
-    python -m recipes.label_evidence.sets DATA scratch/label_evidence/sets
+    python -m recipes.label_evidence.sets DATA sets
 
 - `thought_anchors`: thinking cut into sentences, each with its Monte-Carlo value, and the response of the same trace.
 - `mr_gsm8k`, `prmbench`: solutions whose steps people have judged. They have no thinking and no response of its own, so
   the last step stands for the response, to give alignment something to align with.
-- `mip_gsm8k`, `mip_math`, `farel`, `misguided`: whole traces of large reasoning models, right and wrong.
-- `gsm8k_candidates`: short solutions of weak models, right and wrong, without thinking.
+
+Whole traces of reasoning models, and candidates, right and wrong, are labelled as they are; the README names them.
 """
 
 from __future__ import annotations
@@ -22,13 +22,6 @@ from reasonflux_prm.steps.split import RULES
 
 JSON = dict[str, Any]
 
-WHOLE_TRACES = {
-    "mip_gsm8k": "traces/mip_gsm8k.jsonl",
-    "mip_math": "traces/mip_math.jsonl",
-    "farel": "traces/farel_qwq_preview.jsonl",
-    "misguided": "traces/misguided_attention.jsonl",
-    "gsm8k_candidates": "bon/gsm8k_example_model_solutions.jsonl",
-}
 JUDGED_STEPS = {"mr_gsm8k": "steps/mr_gsm8k_first_error.jsonl", "prmbench": "steps/prmbench.jsonl"}
 
 
@@ -109,7 +102,7 @@ def write(records: Iterator[Mapping[str, Any]], path: Path) -> int:
 
 
 def main() -> None:
-    """Write the sets that need another form; name the others, which are labelled as they are."""
+    """Write the sets that need another form."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="the folder with steps/, traces/ and bon/")
     parser.add_argument("output", type=Path)

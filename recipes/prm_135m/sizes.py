@@ -71,11 +71,12 @@ SIZES: Final[Mapping[str, Size]] = {
             "bf16": True,
             "batch_tokens": 32_768,
             "pack_tokens": 16_384,
-            "evaluate_steps": 100,
+            "evaluate_steps": 120,
             "select": "best_of_n",
         },
-        student={"tokens": 1_800_000, "batch": 64, "at_once": 64, "learning_rate": 8e-4},
-        samples=6,
+        student={"tokens": 1_500_000, "batch": 64, "at_once": 64, "learning_rate": 8e-4},
+        samples=5,
+        dev_problems=200,
     ),
 }
 """`cpu` trains a head on the frozen model's states; `gpu` is for one H100, some minutes of it."""

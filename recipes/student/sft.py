@@ -114,6 +114,7 @@ def _trained(base: Path, rows: Sequence[Row], output: Path, settings: SFTSetting
         learning_rate=settings.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=0.05,
+        train_sampling_strategy="group_by_length",  # rows of a batch are filled up to the longest
         max_length=None,  # longer rows were left out, and counted
         completion_only_loss=True,
         bf16=on_gpu,

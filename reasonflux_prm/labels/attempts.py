@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reasonflux_prm.errors import PolicyError
 from reasonflux_prm.grading.grader import Grader
-from reasonflux_prm.grading.verdict import Grade, Verdict
+from reasonflux_prm.grading.verdict import ANSWER_UNREAD, Grade, Verdict
 from reasonflux_prm.labels.asking import Asker, together
 from reasonflux_prm.policy.base import Message
 from reasonflux_prm.records import Term
@@ -20,7 +19,8 @@ class Share:
 
     right: int
     graded: int
-    """Attempts with a verdict. An attempt that ends without a final answer has one: it is not right."""
+    """Attempts with a verdict. One that ends without a final answer, or with one that says nothing, has one: it is not
+    right. Only where the grader itself could not tell there is none."""
     note: str | None
     """What a reader should know: attempts that are missing, cut off, without an answer; why there is none at all."""
 
@@ -60,13 +60,16 @@ async def share_right(
         return Share(0, 0, f"the request failed: {outcome}")
     answers = outcome[:n]
     verdicts = await together(_grade(grader, prefix + answer.text, reference) for answer in answers)
-    graded = [verdict for verdict in verdicts if verdict.grade is not Grade.UNPARSED or verdict.answer is None]
+    graded = [verdict for verdict in verdicts if not _unsettled(verdict)]
     remarks = [f"only {len(answers)} of {n} attempts came"] if len(answers) < n else []
     if cut := sum(answer.finish_reason == "length" for answer in answers):
         remarks.append(f"{cut} of {len(answers)} cut off at max_tokens")
     if silent := sum(verdict.answer is None for verdict in graded):
         remarks.append(f"{silent} of {len(answers)} without a final answer, counted as not right")
-    remarks += _ungraded(verdicts, len(verdicts) - len(graded))
+    if unread := sum(_unread(verdict) for verdict in graded):
+        remarks.append(f"{unread} of {len(answers)} with an answer that does not parse, counted as not right")
+    if unsettled := [verdict for verdict in verdicts if _unsettled(verdict)]:
+        remarks.append(f"{len(unsettled)} of {len(verdicts)} could not be graded ({unsettled[0].reason})")
     right = sum(verdict.grade is Grade.RIGHT for verdict in graded)
     return Share(right, len(graded), "; ".join(remarks) or None)
 
@@ -78,8 +81,10 @@ async def _grade(grader: Grader, text: str, reference: str) -> Verdict:
         return Verdict(Grade.UNPARSED, text, f"{type(error).__name__}: {error}")
 
 
-def _ungraded(verdicts: Sequence[Verdict], count: int) -> list[str]:
-    if not count:
-        return []
-    reason = next(one.reason for one in verdicts if one.grade is Grade.UNPARSED and one.answer is not None)
-    return [f"{count} of {len(verdicts)} could not be graded ({reason})"]
+def _unread(verdict: Verdict) -> bool:
+    return verdict.grade is Grade.UNPARSED and (verdict.reason or "").startswith(ANSWER_UNREAD)
+
+
+def _unsettled(verdict: Verdict) -> bool:
+    """Whether it is the grader, or the reference answer, that says nothing, and not the attempt."""
+    return verdict.grade is Grade.UNPARSED and verdict.answer is not None and not _unread(verdict)

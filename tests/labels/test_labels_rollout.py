@@ -155,13 +155,13 @@ class Grader:
         if "raise" in text:
             raise OSError("the worker died")
         if "unsure" in text:
+            return Verdict(Grade.UNPARSED, "x^", "took longer than 5 s")
+        if "odd" in text:
             return Verdict(Grade.UNPARSED, "x^", "the answer does not parse")
         return Verdict(Grade.RIGHT, reference)
 
 
-@pytest.mark.parametrize(
-    ("bad", "reason"), [("raise", "OSError: the worker died"), ("unsure", "the answer does not parse")]
-)
+@pytest.mark.parametrize(("bad", "reason"), [("raise", "OSError: the worker died"), ("unsure", "took longer than 5 s")])
 def test_what_cannot_be_graded_is_left_out_and_said(bad, reason):
     policy = ScriptedPolicy(lambda _: ["fine", bad, "fine", bad])
     (terms,) = asyncio.run(RolloutJudge(policy, Grader()).judge(cut("a")))
@@ -170,6 +170,16 @@ def test_what_cannot_be_graded_is_left_out_and_said(bad, reason):
     (terms,) = asyncio.run(RolloutJudge(ScriptedPolicy(lambda _: bad), Grader()).judge(cut("a")))
     assert terms["quality"].value is None
     assert terms["quality"].reason == f"4 of 4 could not be graded ({reason})"
+
+
+def test_an_answer_that_says_nothing_is_not_right():
+    policy = ScriptedPolicy(lambda _: ["fine", "odd", "fine", "unsure"])
+    (terms,) = asyncio.run(RolloutJudge(policy, Grader()).judge(cut("a")))
+    assert (terms["quality"].value, terms["quality_rollouts"].value) == (pytest.approx(2 / 3), 3.0)
+    assert terms["quality"].reason == (
+        "1 of 4 with an answer that does not parse, counted as not right; "
+        "1 of 4 could not be graded (took longer than 5 s)"
+    )
 
 
 def test_a_prefix_cannot_end_its_frame_or_the_turn():

@@ -93,7 +93,8 @@ class RolloutJudge:
 
     Terms: `quality`, the share of continuations that end right, in [0, 1]; `quality_variance`, its binomial variance
     p (1 - p) / n, in [0, 0.25] and 0 where all agree; `quality_rollouts`, the continuations that were graded. A
-    continuation without a final answer is not right; one that cannot be graded is left out, and the reason says so.
+    continuation without a final answer, or with one that does not parse, is not right; one that the grader could not
+    settle is left out, and the reason says so.
 
     S steps take S * n continuations of prefixes that grow, so the cost is quadratic in the length of a trace.
 

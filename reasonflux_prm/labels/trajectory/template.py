@@ -91,8 +91,9 @@ class TemplateRater:
     `with_template_error`, `without_template_error` and `lift_error`, binomial standard errors, 0 where all attempts
     agree however few they are. The template stands in the reason of `with_template`.
 
-    An attempt without a final answer is not right; one that cannot be graded is left out. The control depends on the
-    problem alone, and its requests are the same for every trace of it: with a cache it is paid for once.
+    An attempt without a final answer, or with one that does not parse, is not right; one that the grader could not
+    settle is left out. The control depends on the problem alone, and its requests are the same for every trace of it:
+    with a cache it is paid for once.
 
     Args:
         expert: Who writes the template.

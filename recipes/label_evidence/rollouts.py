@@ -13,7 +13,8 @@ running total is one to three too high or too low, and what follows is added rig
 front of the slip and wrong from it on, whatever a policy makes of it. Measured, with 95% intervals bootstrapped by
 problem:
 
-- the area under the ROC curve of the value of every prefix, right against wrong, beside that of the step's place;
+- the area under the ROC curve of the value of every prefix, right against wrong, beside that of the step's place; and
+  among prefixes of the same number of steps, where the place says nothing;
 - how often the first prefix without a continuation that ends right is the slip, by all prefixes and by binary search,
   and how often every prefix has a value (a search gives none where the policy does not solve the bare problem);
 - the prefixes that each of the two had continued.
@@ -82,6 +83,10 @@ def prefixes(traces: Sequence[LabelledTrace]) -> JSON:
     ]
     values, places, rights, clusters = (list(column) for column in zip(*rows, strict=True))
     report: JSON = {"auc": auc(values, rights, clusters), "auc_earlier_step": auc(places, rights, clusters)}
+    report["auc_by_steps"] = {}
+    for place in sorted(set(places), reverse=True):
+        alike = [(value, right, cluster) for value, there, right, cluster in rows if there == place]
+        report["auc_by_steps"][f"{1 - place:.0f}"] = auc(*(list(column) for column in zip(*alike, strict=True)))
     for name, kind in (("right", True), ("wrong", False)):
         kept = [(value, cluster) for value, _, right, cluster in rows if right is kind]
         report[f"mean_value_{name}"] = mean(*(list(column) for column in zip(*kept, strict=True))) if kept else None

@@ -57,6 +57,9 @@ def test_an_able_policy_tells_every_prefix_and_a_search_asks_less(labelled):
     report = measure(full, labelled("search.jsonl", RolloutSearchJudge(policy, GRADER, settings)))
     assert report["traces"] == 24
     assert report["prefixes"]["auc"]["value"] == 1
+    by_steps = report["prefixes"]["auc_by_steps"]
+    assert list(by_steps) == [str(steps) for steps in range(1, 9)]
+    assert {1.0} == {one["value"] for one in by_steps.values() if one is not None}
     assert (report["prefixes"]["mean_value_right"]["value"], report["prefixes"]["mean_value_wrong"]["value"]) == (1, 0)
     by_all, by_search = report["first_error"]["all prefixes"], report["first_error"]["binary search"]
     assert by_all["found"]["value"] == by_search["found"]["value"] == 1

@@ -8,7 +8,8 @@ Each file is what `reasonflux-prm label` wrote of one of the sets (see `sets.py`
   lowest value is the first error;
 - steps with Monte-Carlo values: Spearman's correlation within each trace, with the value after the step and with what
   the step changed, averaged over traces; and the area under the ROC curve for values of at least one half;
-- traces whose answer is right or wrong: area under the ROC curve of the mean over the steps.
+- traces whose answer is right or wrong: area under the ROC curve of the mean over the steps, over all problems and
+  within each that has both, averaged; the first can be had by telling easy problems from hard ones.
 
 A method that says nothing of a step leaves it out, and n says how many are left; only the judge by rules, which speaks
 of few steps, stands a second time with 1 for its silence. 95% intervals are bootstrapped by problem.
@@ -27,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from reasonflux_prm.evaluation.intervals import bootstrap
+from reasonflux_prm.evaluation.metrics import auc as plain_auc
 from reasonflux_prm.evaluation.metrics import weighted_auc, weighted_mean
 from reasonflux_prm.labels.combine import combine
 from reasonflux_prm.labels.files import read_labelled
@@ -38,6 +40,8 @@ Values = list[float | None]
 Method = Callable[[LabelledTrace], Values]
 """A value for each step, higher for better."""
 JSON = dict[str, Any]
+Area = Callable[[Sequence[float], Sequence[bool], Sequence[str]], JSON | None]
+"""From values, whether each is of something right, and the problem of each, to an area with its interval."""
 
 RAW_TERMS = (*ALIGNMENT_TERMS, "coherence", "quality")
 HALF = 0.5
@@ -101,6 +105,16 @@ def auc(scores: Sequence[float], labels: Sequence[bool], clusters: Sequence[str]
     if not any(labels) or all(labels):
         return None
     return asdict(bootstrap(weighted_auc(scores, labels), clusters))
+
+
+def mean_auc(scores: Sequence[float], labels: Sequence[bool], clusters: Sequence[str]) -> JSON | None:
+    """Return the mean of the areas within each cluster that has a right and a wrong item; None if there is none."""
+    items: dict[str, list[tuple[float, bool]]] = {}
+    for score, label, cluster in zip(scores, labels, clusters, strict=True):
+        items.setdefault(cluster, []).append((score, label))
+    areas = {cluster: plain_auc(*zip(*found, strict=True)) for cluster, found in items.items()}
+    told = {cluster: area for cluster, area in areas.items() if area is not None}
+    return mean(list(told.values()), list(told))
 
 
 def mean(values: Sequence[float], clusters: Sequence[str]) -> JSON | None:
@@ -193,7 +207,7 @@ def likely(labelled: LabelledTrace) -> list[bool | None]:
     return known + [None] * (len(labelled.steps) - len(known))
 
 
-def trace_auc(known: Known) -> JSON:
+def trace_auc(known: Known, area: Area) -> JSON:
     """Return each method's area over traces, by the mean over the steps, and that of plain length."""
     told = known.only(lambda labelled: labelled.trace.correct is not None)
     report: JSON = {}
@@ -203,7 +217,7 @@ def trace_auc(known: Known) -> JSON:
     lengths = [[-float(len(one.trace.thinking) + len(one.trace.response))] for one in told.traces]
     for name, rows in {**means, "shorter trace": lengths}.items():
         kept = [place for place, row in enumerate(rows) if row]
-        report[name] = auc(
+        report[name] = area(
             [float(np.mean(rows[place])) for place in kept],
             [bool(told.traces[place].trace.correct) for place in kept],
             [problem(told.traces[place]) for place in kept],
@@ -232,7 +246,9 @@ def measure(path: Path) -> JSON:
         report["spearman_change"] = within_traces(known, changes)
         report["value_auc"] = step_auc(known, likely)
     if len({one.trace.correct for one in traces} - {None}) == 2:
-        report["trace_auc"] = trace_auc(known)
+        report["trace_auc"] = trace_auc(known, auc)
+        if any((within := trace_auc(known, mean_auc)).values()):
+            report["trace_auc_within"] = within
     return report
 
 

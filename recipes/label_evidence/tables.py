@@ -12,6 +12,7 @@ MEASURES = {
     "spearman_change": "Spearman's correlation with what the step changed in it, within a trace",
     "value_auc": "Steps after which most continuations end right: area under the ROC curve",
     "trace_auc": "Right against wrong traces, by the mean over their steps: area under the ROC curve",
+    "trace_auc_within": "The same within each problem that has both, averaged over problems",
 }
 
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_CPU_SEQUENCES, _GPU_SEQUENCES = 16, 2048
+_CPU_SEQUENCES, _GPU_SEQUENCES = 48, 2048
 _CPU_TOKENS = 65_536
 _CPU_PREFIX_BYTES = 2**30
 _BATCH_SHARE, _PREFIX_SHARE = 0.6, 0.2
@@ -72,7 +72,7 @@ class LocalPolicy:
         model: A folder, or an id on the hub. Weights must be safetensors; code that comes with a model is not run.
         device: `cpu`, `cuda`, `cuda:1`, ...; default the GPU if there is one.
         dtype: `float32`, `bfloat16` or `float16`; default float32 on a CPU and bfloat16 on a GPU.
-        batch_sequences: Most sequences of a batch; default 16 on a CPU, 2,048 on a GPU.
+        batch_sequences: Most sequences of a batch; default 48 on a CPU, 2,048 on a GPU.
         batch_tokens: Most tokens of a batch, prompts and what may be written, padding included; default 65,536 on a
             CPU, and on a GPU as many as its free memory holds keys and values of. Halved where memory runs out.
         prefix_bytes: Most bytes of keys and values to keep of what was read and written, for requests that go on from

@@ -13,7 +13,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import islice
 from typing import Self
 
@@ -28,6 +27,7 @@ Combined = tuple[bytes, Counter[str], Counter[str]]
 
 _TEXT = rb'"(?:[^"\\]|\\.)*"'
 _HEAD = re.compile(rb'\{"id": (%s), "status": "([a-z-]+)", "steps": \[' % _TEXT)
+_FOOT_BEGINS = b'}, "formula": '
 _FOOT = re.compile(rb'\}, "formula": %s, "note": (null|%s)(?=[,}])' % (_TEXT, _TEXT))
 _TRAJECTORY = b'], "trajectory": {"terms": {'
 _STEP = b'{"part": "'
@@ -103,7 +103,8 @@ class _Row:
             AnotherForm: It has not the form that `label` writes.
         """
         head = _HEAD.match(line)
-        foot = head and _FOOT.search(line, head.end())
+        # Found as bytes: what is searched for by an expression is found at a tenth of the speed.
+        foot = head and _FOOT.match(line, max(0, line.find(_FOOT_BEGINS, head.end())))
         if not head or not foot or (status := head[2].decode()) not in _STATUSES:
             raise AnotherForm
         # The foot's first brace closes the trajectory.
@@ -121,18 +122,17 @@ class _Row:
 
     def values(self, name: str) -> Sequence[bytes]:
         """Return each step's value of a term, as it is written; `null` where it has none."""
-        pattern = _value_of(name)
-        found: list[bytes] = pattern.findall(self.between, 0, self.trajectory)
+        found = _values(self.between[: self.trajectory], name)
         if len(found) == self.steps:
             return found
         if not found:
             return (b"null",) * self.steps
-        return [match[1] if (match := pattern.search(piece)) else b"null" for piece in self.pieces[:-2]]
+        return [own[0] if (own := _values(piece, name)) else b"null" for piece in self.pieces[:-2]]
 
     def trajectory_value(self) -> bytes:
         """Return the value of the trajectory's term, as it is written; `null` if it has none."""
-        match = _value_of(TRAJECTORY_TERM).search(self.between, self.trajectory + len(_TRAJECTORY))
-        return match[1] if match else b"null"
+        found = _values(self.between[self.trajectory + len(_TRAJECTORY) :], TRAJECTORY_TERM)
+        return found[0] if found else b"null"
 
     def with_formula(self, formula: str) -> bytes:
         """Return the row with another formula alone."""
@@ -152,9 +152,9 @@ class _Row:
         return b', "formula": %s, "note": %s%s' % (json.dumps(formula).encode(), note, self.line[self.rest :])
 
 
-@lru_cache
-def _value_of(name: str) -> re.Pattern[bytes]:
-    return re.compile(rb'"%s": \{"value": ([^,]*)' % name.encode())
+def _values(text: bytes, name: str) -> list[bytes]:
+    """Return all values of a term, as they are written."""
+    return [rest.partition(b",")[0] for rest in text.split(b'"%s": {"value": ' % name.encode())[1:]]
 
 
 def _numbers(texts: Iterable[bytes]) -> Values:

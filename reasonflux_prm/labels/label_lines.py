@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Self
+from warnings import catch_warnings, simplefilter
 
 import numpy as np
 
@@ -33,7 +34,6 @@ _TRAJECTORY = b'], "trajectory": {"terms": {'
 _STEP = b'{"part": "'
 _TARGET = b'}, "target": '
 _KEPT = (LabelStatus.NO_STEPS.value, LabelStatus.FAILED.value)
-_NAN = float("nan")
 _STATUSES = frozenset(status.value for status in LabelStatus)
 
 
@@ -158,10 +158,18 @@ def _values(text: bytes, name: str) -> list[bytes]:
 
 
 def _numbers(texts: Iterable[bytes]) -> Values:
-    try:
-        return np.array([_NAN if text == b"null" else float(text) for text in texts], np.float64)
-    except ValueError as error:
-        raise AnotherForm from error
+    """Return numbers as they are written, NaN for `null`."""
+    written = list(texts)
+    with catch_warnings():
+        # numpy warns of what is no number, and stops in front of it.
+        simplefilter("ignore", DeprecationWarning)
+        try:
+            found = np.fromstring(b" ".join(written).replace(b"null", b"nan"), np.float64, sep=" ")
+        except ValueError as error:
+            raise AnotherForm from error
+    if len(found) != len(written):
+        raise AnotherForm
+    return found
 
 
 def _there(column: Values) -> list[float]:

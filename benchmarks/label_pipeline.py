@@ -21,10 +21,10 @@ import re
 import resource
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, repeat
+from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -65,24 +65,38 @@ def write_traces(path: Path, count: int, steps: int) -> Path:
 
 
 class Server:
-    """An OpenAI-compatible judge that answers every request after the same time."""
+    """An OpenAI-compatible judge that answers every request after the same time, in a process of its own."""
 
     def __init__(self, latency_s: float) -> None:
-        self.latency_s = latency_s
-        self.requests = 0
-        self._ready = threading.Event()
-        self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._serve, daemon=True).start()
-        self._ready.wait()
+        spawn = get_context("spawn")
+        ours, theirs = spawn.Pipe()
+        self._process = spawn.Process(target=serve, args=(latency_s, theirs), daemon=True)
+        self._process.start()
+        self._pipe = ours
+        self.url = str(ours.recv())
 
-    def _serve(self) -> None:
-        self._loop.run_until_complete(self._main())
+    def stop(self) -> int:
+        """Stop, and return how many requests there were."""
+        self._pipe.send(None)
+        number = int(self._pipe.recv())
+        self._process.join()
+        return number
 
-    async def _main(self) -> None:
+
+def serve(latency_s: float, pipe: Any) -> None:
+    """Answer until something comes through the pipe, and send back how many requests there were."""
+    asyncio.run(_Judge(latency_s).answer(pipe))
+
+
+class _Judge:
+    def __init__(self, latency_s: float) -> None:
+        self.latency_s, self.requests = latency_s, 0
+
+    async def answer(self, pipe: Any) -> None:
         server = await asyncio.start_server(self._connection, "127.0.0.1", 0, backlog=1024)
-        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-        self._ready.set()
-        await server.serve_forever()
+        pipe.send(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1")
+        await asyncio.get_running_loop().run_in_executor(None, pipe.recv)
+        pipe.send(self.requests)
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
@@ -120,7 +134,7 @@ def requests(folder: Path, latency_s: float, concurrency: int, rounds: int) -> d
     seconds = time.perf_counter() - started
     policy.close()
     assert progress.counts == {"labelled": count}
-    assert server.requests == count
+    assert server.stop() == count
     return {
         "latency_s": latency_s,
         "concurrency": concurrency,

@@ -13,9 +13,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from typing import Self
-from warnings import catch_warnings, simplefilter
 
 import numpy as np
 
@@ -28,12 +28,12 @@ Combined = tuple[bytes, Counter[str], Counter[str]]
 
 _TEXT = rb'"(?:[^"\\]|\\.)*"'
 _HEAD = re.compile(rb'\{"id": (%s), "status": "([a-z-]+)", "steps": \[' % _TEXT)
-_FOOT_BEGINS = b'}, "formula": '
 _FOOT = re.compile(rb'\}, "formula": %s, "note": (null|%s)(?=[,}])' % (_TEXT, _TEXT))
 _TRAJECTORY = b'], "trajectory": {"terms": {'
 _STEP = b'{"part": "'
 _TARGET = b'}, "target": '
 _KEPT = (LabelStatus.NO_STEPS.value, LabelStatus.FAILED.value)
+_NAN = float("nan")
 _STATUSES = frozenset(status.value for status in LabelStatus)
 
 
@@ -103,8 +103,7 @@ class _Row:
             AnotherForm: It has not the form that `label` writes.
         """
         head = _HEAD.match(line)
-        # Found as bytes: what is searched for by an expression is found at a tenth of the speed.
-        foot = head and _FOOT.match(line, max(0, line.find(_FOOT_BEGINS, head.end())))
+        foot = head and _FOOT.search(line, head.end())
         if not head or not foot or (status := head[2].decode()) not in _STATUSES:
             raise AnotherForm
         # The foot's first brace closes the trajectory.
@@ -122,17 +121,18 @@ class _Row:
 
     def values(self, name: str) -> Sequence[bytes]:
         """Return each step's value of a term, as it is written; `null` where it has none."""
-        found = _values(self.between[: self.trajectory], name)
+        pattern = _value_of(name)
+        found: list[bytes] = pattern.findall(self.between, 0, self.trajectory)
         if len(found) == self.steps:
             return found
         if not found:
             return (b"null",) * self.steps
-        return [own[0] if (own := _values(piece, name)) else b"null" for piece in self.pieces[:-2]]
+        return [match[1] if (match := pattern.search(piece)) else b"null" for piece in self.pieces[:-2]]
 
     def trajectory_value(self) -> bytes:
         """Return the value of the trajectory's term, as it is written; `null` if it has none."""
-        found = _values(self.between[self.trajectory + len(_TRAJECTORY) :], TRAJECTORY_TERM)
-        return found[0] if found else b"null"
+        match = _value_of(TRAJECTORY_TERM).search(self.between, self.trajectory + len(_TRAJECTORY))
+        return match[1] if match else b"null"
 
     def with_formula(self, formula: str) -> bytes:
         """Return the row with another formula alone."""
@@ -152,24 +152,16 @@ class _Row:
         return b', "formula": %s, "note": %s%s' % (json.dumps(formula).encode(), note, self.line[self.rest :])
 
 
-def _values(text: bytes, name: str) -> list[bytes]:
-    """Return all values of a term, as they are written."""
-    return [rest.partition(b",")[0] for rest in text.split(b'"%s": {"value": ' % name.encode())[1:]]
+@lru_cache
+def _value_of(name: str) -> re.Pattern[bytes]:
+    return re.compile(rb'"%s": \{"value": ([^,]*)' % name.encode())
 
 
 def _numbers(texts: Iterable[bytes]) -> Values:
-    """Return numbers as they are written, NaN for `null`."""
-    written = list(texts)
-    with catch_warnings():
-        # numpy warns of what is no number, and stops in front of it.
-        simplefilter("ignore", DeprecationWarning)
-        try:
-            found = np.fromstring(b" ".join(written).replace(b"null", b"nan"), np.float64, sep=" ")
-        except ValueError as error:
-            raise AnotherForm from error
-    if len(found) != len(written):
-        raise AnotherForm
-    return found
+    try:
+        return np.array([_NAN if text == b"null" else float(text) for text in texts], np.float64)
+    except ValueError as error:
+        raise AnotherForm from error
 
 
 def _there(column: Values) -> list[float]:

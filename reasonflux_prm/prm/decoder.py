@@ -1,8 +1,9 @@
 """The body of every discriminative PRM: a Llama, Qwen2, Qwen3 or Mistral decoder, tokens in, last hidden states out.
 
 In: several token sequences laid end to end, `tokens (T,)`. Out: `hidden (T, d)` after the final norm. Each sequence
-attends to itself only and counts its positions from 0. There is no batch axis, no padding and no mask to get wrong:
-attention is called once a sequence and everything else runs on all T tokens at once. With a `KVCache` a sequence, the
+attends to itself only and counts its positions from 0. There is no batch axis and no mask to get wrong: attention is
+called once a sequence, on a GPU once for those of like length (`side_by_side`), and everything else runs on all T
+tokens at once. With a `KVCache` a sequence, the
 same call appends to what the caches hold. Who reads a few positions only names them: the last layer then makes keys and
 values for all tokens and everything else for those positions, (R, d).
 

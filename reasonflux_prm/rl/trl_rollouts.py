@@ -1,4 +1,4 @@
-"""TRL: rollouts written by a `LocalPolicy` with the trainer's weights, several times as fast as TRL's own.
+"""TRL: rollouts written by a `LocalPolicy` with the trainer's weights, in place of TRL's own generation.
 
     from reasonflux_prm.policy.local import LocalPolicy
     from reasonflux_prm.rl.trl_rollouts import LocalRollouts

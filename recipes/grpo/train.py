@@ -1,7 +1,7 @@
 """One run of GRPO: a student, a reward and a seed give a policy and its log.
 
 A run that is killed goes on from its last checkpoint, if its size has any; one that is done is kept. Rollouts are
-written by a local policy (`rl.trl_rollouts`), on a GPU several times as fast as by TRL.
+written by a local policy (`rl.trl_rollouts`).
 """
 
 from __future__ import annotations

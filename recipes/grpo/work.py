@@ -6,7 +6,6 @@ A run is taken by a lock on a file of its folder, which the system frees when th
 from __future__ import annotations
 
 import fcntl
-import gc
 import json
 import time
 import traceback
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from reasonflux_prm.evaluation.tasks.base import Problem, Task
+from reasonflux_prm.policy.memory import free_memory
 from recipes.grpo.measure import measure, measured
 from recipes.grpo.sizes import Size
 from recipes.grpo.table import Run
@@ -147,7 +147,6 @@ class Worker:
 def _free() -> None:
     import torch
 
-    gc.collect()
     if torch.cuda.is_available():
         print(f"at most {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB of GPU memory", flush=True)
-        torch.cuda.empty_cache()
+    free_memory()

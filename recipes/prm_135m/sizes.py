@@ -79,4 +79,4 @@ SIZES: Final[Mapping[str, Size]] = {
         dev_problems=200,
     ),
 }
-"""`cpu` trains a head on the frozen model's states; `gpu` is for one H100, some minutes of it."""
+"""`cpu` trains a head on the frozen model's states; `gpu` is for one H100, and has run up to `prm-causal`."""

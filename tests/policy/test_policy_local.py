@@ -22,29 +22,10 @@ from reasonflux_prm.policy.sampling import Row, RowSampler  # noqa: E402 - impor
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
-
-
-@pytest.fixture(scope="module")
 def policy(folder):
     policy = LocalPolicy(str(folder), device="cpu")
     yield policy
     policy.close()
-
-
-@pytest.fixture
-def fresh(folder):
-    """Open another policy on the same model; all are closed at the end."""
-    opened = []
-
-    def open_one(**settings):
-        opened.append(LocalPolicy(str(folder), device="cpu", **settings))
-        return opened[-1]
-
-    yield open_one
-    for policy in opened:
-        policy.close()
 
 
 def ask(content="hi", **settings):

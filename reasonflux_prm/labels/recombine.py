@@ -22,6 +22,7 @@ from reasonflux_prm.errors import InputError
 from reasonflux_prm.labels.combine import combine_all, out_of_range
 from reasonflux_prm.labels.files import KIND, labelled_of, labelled_row
 from reasonflux_prm.labels.formula import Formula
+from reasonflux_prm.labels.handing_over import Place, hand_over
 from reasonflux_prm.labels.label_lines import AnotherForm, Combined, combine_label_lines
 from reasonflux_prm.labels.tables import written_rows
 from reasonflux_prm.records import LabelledTrace, Reject
@@ -73,8 +74,8 @@ def recombine(source: str, output: Path, formula: Formula, *, processes: int = 1
     if resume and source != PIPE and (manifest := finished_run(output, KIND, settings)) is not None:
         return Recombined(Counter(manifest.counts), finished_before=True)
     done = Recombined()
-    with written_rows(output) as stream:
-        for encoded, counts, strays in _combined(_rows(source), str(formula), processes):
+    with written_rows(output) as stream, hand_over(output, _AHEAD * processes) as places:
+        for encoded, counts, strays in _combined(_rows(source), str(formula), processes, places):
             stream.write(encoded)
             done.counts += counts
             done.strays += strays
@@ -132,21 +133,40 @@ class Span:
         return 1 + ends
 
 
-def _combined(rows: Iterator[Batch | Span], formula: str, processes: int) -> Iterator[Combined]:
-    work = partial(combine_rows, formula)
+def _combined(
+    rows: Iterator[Batch | Span], formula: str, processes: int, places: Sequence[Place]
+) -> Iterator[Combined]:
     first = list(islice(rows, processes))
     if processes == 1 or len(first) < processes:
-        yield from map(work, chain(first, rows))
+        yield from map(partial(combine_rows, formula), chain(first, rows))
         return
     # Fresh interpreters: a fork would share locks with the threads of numpy.
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        waiting: deque[Future[Combined]] = deque(pool.submit(work, some) for some in first)
-        for some in rows:
-            waiting.append(pool.submit(work, some))
-            if len(waiting) >= _AHEAD * processes:
-                yield waiting.popleft().result()
+        free, waiting = deque(places), deque[tuple[Place, Future[_PutDown]]]()
+        for some in chain(first, rows):
+            place = free.popleft()
+            waiting.append((place, pool.submit(_combine_into, place, formula, some)))
+            if not free:
+                yield _oldest(waiting, free)
         while waiting:
-            yield waiting.popleft().result()
+            yield _oldest(waiting, free)
+
+
+_PutDown = tuple[bytes | int, Counter[str], Counter[str]]
+"""As `Combined`, with the length of the rows where they lie at a place."""
+
+
+def _oldest(waiting: deque[tuple[Place, Future[_PutDown]]], free: deque[Place]) -> Combined:
+    place, future = waiting.popleft()
+    put, counts, strays = future.result()
+    encoded = place.get(put)
+    free.append(place)
+    return encoded, counts, strays
+
+
+def _combine_into(place: Place, formula: str, rows: Batch | Span) -> _PutDown:
+    encoded, counts, strays = combine_rows(formula, rows)
+    return place.put(encoded), counts, strays
 
 
 def _rows(source: str) -> Iterator[Batch | Span]:

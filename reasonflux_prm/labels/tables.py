@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import IO, Any, Final
 
 from reasonflux_prm.errors import MissingExtra
-from reasonflux_prm.traces.write import atomic_path, writing
+from reasonflux_prm.traces.write import atomic_path, synced_meanwhile, writing
 
 TABLE_SUFFIX: Final = ".parquet"
 ROW_GROUP_BYTES: Final = 32 * 1024 * 1024
@@ -52,7 +52,7 @@ def written_rows(output: Path) -> Iterator[IO[bytes] | gzip.GzipFile]:
         with atomic_path(output) as part, gzip.GzipFile(part, "wb", mtime=0) as stream:
             yield stream
     else:
-        with atomic_path(output) as part, part.open("wb") as stream:
+        with atomic_path(output) as part, part.open("wb") as stream, synced_meanwhile(stream):
             yield stream
 
 

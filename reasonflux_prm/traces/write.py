@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -107,6 +108,38 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def _output_error(path: str | Path, error: OSError) -> OutputError:
     remedy = "free some space, or choose an output on another disk" if error.errno in _FULL else "choose another output"
     return OutputError(f"expected to write {path}, got: {error.strerror or error}; {remedy}")
+
+
+_SYNC_EVERY_S = 0.5
+
+
+@contextmanager
+def synced_meanwhile(stream: IO[bytes]) -> Iterator[None]:
+    """Have the system put a file onto the disk while the block writes it, so that the sync at its end has little left.
+
+    Raises:
+        OSError: The disk refused what had been written.
+    """
+    refused: list[OSError] = []
+    done = threading.Event()
+    sync = getattr(os, "fdatasync", os.fsync)  # macOS has the latter alone
+
+    def work() -> None:
+        try:
+            while not done.wait(_SYNC_EVERY_S):
+                sync(stream.fileno())
+        except OSError as error:
+            refused.append(error)  # the system tells it once: the sync at the end would not hear of it
+
+    thread = threading.Thread(target=work, name="sync", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+    if refused:
+        raise refused[0]
 
 
 def _sync(path: Path) -> None:

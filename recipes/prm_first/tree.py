@@ -31,7 +31,7 @@ class Tree:
 
 
 class TreeBuilder:
-    """Turns a row of `data.py` into a tree, with the very pieces that scoring will use."""
+    """Turns a row of `data.py` or `sampled.py` into a tree, with the very pieces that scoring will use."""
 
     def __init__(self, prm: NativePRM) -> None:
         marker = prm.trajectory_piece()
@@ -52,9 +52,11 @@ class TreeBuilder:
         for branch in row["branches"]:
             node, at, label = trunk[branch["at"]], branch["at"], float(branch["label"])
             previous: Part | None = part if at else None
-            for offset, text in enumerate(branch["steps"]):
-                here: Part = "response" if at + offset >= len(gold) else part
-                node = self._step(tree, node, text, here, previous, label)
+            labels: list[float] = branch.get("labels") or [label] * len(branch["steps"])
+            response: int = branch.get("response", len(gold) - at)
+            for offset, (text, right) in enumerate(zip(branch["steps"], labels, strict=True)):
+                here: Part = "response" if offset >= response else part
+                node = self._step(tree, node, text, here, previous, right)
                 previous = here
             if branch["complete"] or at == len(gold):
                 self._add(tree, node, self.marker, label, True)

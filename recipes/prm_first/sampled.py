@@ -1,0 +1,123 @@
+r"""Trees of a policy's own samples, for going on from an adapter that has only seen errors that were put in.
+
+    python -m recipes.prm_first.sampled GSM8K_TRAIN.jsonl CANDIDATES.jsonl -o sampled-trees.jsonl
+
+One tree a problem of which some sample is right: the reference solution in the student's form is the trunk, each sample
+a branch from the problem on, cut into steps as scoring cuts it. The trajectory's label, and the response's, is the
+verdict on the answer. A thinking step is right as long as every value that the sample has computed so far (what
+stands behind an equals sign) is one that the reference solution computes; the reference's values are a label for
+nothing, and less noisy than a verdict spread over all steps. Another way to the answer counts as wrong by this, which
+students this weak seldom find.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from reasonflux_prm.records import Trace
+from reasonflux_prm.steps.split import split
+from reasonflux_prm.traces.write import atomic_path
+from recipes.prm_135m.gold import is_dev
+from recipes.prm_135m.samples import graded
+from recipes.student.form import reference_traces
+
+_RESULT = re.compile(r"=\s*\$?(-?\d[\d,]*(?:\.\d+)?)")
+
+
+def values(text: str) -> list[Fraction]:
+    """Return the numbers that stand behind an equals sign, in order."""
+    return [Fraction(found.rstrip(",").replace(",", "")) for found in _RESULT.findall(text)]
+
+
+def step_texts(trace: Trace) -> list[str]:
+    """Return the texts of a trace's steps, as scoring cuts them; the last is the response."""
+    return [trace.text(step.part)[step.start : step.stop] for step in split(trace).steps]
+
+
+def branch(sample: Trace, computed: set[Fraction]) -> dict[str, Any] | None:
+    """Return a sample as a branch from the problem on.
+
+    Args:
+        sample: A graded sample.
+        computed: The values of the reference solution.
+
+    Returns:
+        The branch in `data.py`'s form, with a label a step; None if it has no thinking, or not one response step.
+    """
+    parts = [step.part for step in split(sample).steps]
+    if parts.count("response") != 1 or len(parts) < 2:
+        return None
+    steps, right = step_texts(sample), 1.0
+    labels: list[float] = []
+    for text in steps[:-1]:
+        if any(value not in computed for value in values(text)):
+            right = 0.0
+        labels.append(right)
+    verdict = int(bool(sample.correct))
+    return {
+        "at": 0,
+        "steps": steps,
+        "labels": [*labels, float(verdict)],
+        "response": len(labels),
+        "complete": True,
+        "label": verdict,
+        "kind": "sample",
+    }
+
+
+def tree(reference: Trace, solution: str, samples: list[Trace]) -> dict[str, Any] | None:
+    """Return the tree of one problem; None if no sample that can be used is right, or all are."""
+    computed = {*values(solution), *values(f"={reference.answer}")}
+    unique = {(sample.thinking, sample.response): sample for sample in samples}.values()
+    branches = [found for sample in unique if (found := branch(sample, computed)) is not None]
+    if len({found["label"] for found in branches}) < 2:
+        return None
+    *gold, final = step_texts(reference)
+    return {
+        "id": reference.id,
+        "problem": reference.problem,
+        "answer": reference.answer,
+        "part": "thinking",
+        "gold": gold,
+        "final": final,
+        "branches": branches,
+    }
+
+
+def trees(problems: Path, candidates: Path) -> Iterator[dict[str, Any]]:
+    """Yield the trees of all problems that have one."""
+    solutions = {row["id"]: row["solution"] for row in map(json.loads, problems.open(encoding="utf-8"))}
+    references = {trace.id: trace for trace in reference_traces(problems)}
+    for group, samples in groupby(graded(candidates), key=lambda trace: str(trace.group)):
+        found = tree(references[group], solutions[group], list(samples))
+        if found is not None:
+            yield found
+
+
+def main() -> None:
+    """Write the trees, those of the problems that are set aside first, where training takes its dev set from."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("problems", type=Path, help="GSM8K train, with solutions")
+    parser.add_argument("candidates", type=Path, help="samples on it, of `recipes.prm_135m.samples`")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    args = parser.parse_args()
+    rows = sorted(trees(args.problems, args.candidates), key=lambda row: not is_dev(row["id"]))
+    with atomic_path(args.output) as unfinished, unfinished.open("w", encoding="utf-8") as stream:
+        for row in rows:
+            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+    labels = Counter(branch["label"] for row in rows for branch in row["branches"])
+    steps = Counter(label for row in rows for branch in row["branches"] for label in branch["labels"][:-1])
+    print(f"{len(rows)} trees, {sum(is_dev(row['id']) for row in rows)} of problems set aside, first;")
+    print(f"samples right {labels[1]}, wrong {labels[0]}; thinking steps right {steps[1.0]}, wrong {steps[0.0]}")
+
+
+if __name__ == "__main__":
+    main()

@@ -97,6 +97,8 @@ def _read_value(text: str, position: int) -> tuple[Leaf, int] | None:
 
 
 def _unescape(raw: str) -> str:
+    if "\\" not in raw and raw.isascii():
+        return raw
     try:
         text = str(json.loads(f'"{raw}"', strict=False))
     except ValueError:

@@ -49,8 +49,8 @@ def written_rows(output: Path) -> Iterator[IO[bytes] | gzip.GzipFile]:
         finally:
             lines.unlink(missing_ok=True)
     elif output.suffix == ".gz":
-        with atomic_path(output) as part, gzip.GzipFile(part, "wb", mtime=0) as stream:
-            yield stream
+        with atomic_path(output) as part, gzip.GzipFile(part, "wb", mtime=0) as packed:
+            yield packed
     else:
         with atomic_path(output) as part, part.open("wb") as stream, synced_meanwhile(stream):
             yield stream

@@ -87,7 +87,7 @@ def failure_of(error: Exception, where: str, model: str, timeout_s: float) -> Fa
 
     if isinstance(error, MalformedReply):
         return Failure(str(error), "malformed answer", Concerns.SERVER, again=True)
-    if isinstance(error, TimeoutError | openai.APITimeoutError) and not _is_connecting(error):
+    if isinstance(error, TimeoutError | openai.APITimeoutError) and not (_is_connecting(error) or _is_cut(error)):
         reason = f"{where} gave no answer within {timeout_s:g} s; raise the timeout or lower max_tokens"
         return Failure(reason, "timeout", Concerns.SERVER, again=True)
     if isinstance(error, openai.APIConnectionError):
@@ -104,7 +104,13 @@ def failure_of(error: Exception, where: str, model: str, timeout_s: float) -> Fa
 
 def _is_connecting(error: Exception) -> bool:
     """Whether the attempt ended before there was a connection."""
-    return type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout")
+    return type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout") and not _is_cut(error)
+
+
+def _is_cut(error: Exception) -> bool:
+    """Whether the server ended the connection; over aiohttp the SDK says that there was none, or a time limit."""
+    beneath = error.__cause__ and error.__cause__.__cause__
+    return type(beneath).__name__ in ("ServerDisconnectedError", "ClientOSError")
 
 
 def _refusal(error: openai.APIStatusError, where: str, model: str) -> Failure:

@@ -15,6 +15,7 @@ from label_parts import labeller, trace, traces, write_traces
 from test_labels_files import labels
 
 from reasonflux_prm.errors import InputError, ResumeError, UsageError
+from reasonflux_prm.labels import handing_over
 from reasonflux_prm.labels import recombine as module
 from reasonflux_prm.labels.combine import combine, out_of_range
 from reasonflux_prm.labels.export import Exported, export_labels, training_row
@@ -136,6 +137,18 @@ def test_a_file(source, tmp_path, monkeypatch, processes):
     assert recombine(str(source), tmp_path / "new.jsonl", formula).finished_before
     with pytest.raises(ResumeError, match=r"another labels\.formula"):
         recombine(str(source), tmp_path / "new.jsonl", Formula())
+
+
+def test_rows_too_long_for_their_place_come_through_the_pipe(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "BATCH_BYTES", 4000)
+    long = handing_over.PLACE_BYTES + 1
+    first, *others = source.read_bytes().splitlines(keepends=True)
+    longer = first.replace(b'"problem": "', b'"problem": "' + b"x" * long, 1)
+    assert len(longer) == len(first) + long
+    source.write_bytes(b"".join([*others, longer, *others]))
+    recombine(str(source), tmp_path / "new.jsonl", Formula("bounded", "min"), processes=2, resume=False)
+    assert (tmp_path / "new.jsonl").read_bytes() == the_long_way(read_labelled(source), str(Formula("bounded", "min")))
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
 @pytest.mark.parametrize("processes", [1, 2])

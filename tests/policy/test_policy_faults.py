@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from reasonflux_prm.errors import PolicyError
-from reasonflux_prm.policy import retries
+from reasonflux_prm.policy import openai_compatible, retries
 from reasonflux_prm.policy.base import Message, Request
 from reasonflux_prm.policy.cache import CachedPolicy
 from reasonflux_prm.policy.completion_store import CompletionStore, request_key
@@ -29,6 +29,16 @@ def short_pauses(monkeypatch):
     monkeypatch.setattr(retries, "_FIRST_PAUSE_S", 0.02)
 
 
+@pytest.fixture(params=["aiohttp", "httpx"])
+def transport(request, monkeypatch):
+    """What carries the SDK's requests: aiohttp where it is installed, or the SDK's own."""
+    if request.param == "aiohttp":
+        pytest.importorskip("aiohttp")
+    else:
+        monkeypatch.setattr(openai_compatible, "find_spec", lambda name: None)
+
+
+@pytest.mark.usefixtures("transport")
 @pytest.mark.parametrize("fault", FAULTS)
 def test_every_fault_alone_is_overcome(fault):
     with FaultyServer(share=0.5, faults=[fault]) as server:
@@ -40,6 +50,7 @@ def test_every_fault_alone_is_overcome(fault):
     assert server.asked_after_answer == []
 
 
+@pytest.mark.usefixtures("transport")
 @pytest.mark.parametrize("fault", FAULTS)
 def test_every_fault_that_stays_is_one_clear_sentence(fault):
     with FaultyServer(share=1.0, faults=[fault]) as server:

@@ -3,6 +3,7 @@ import errno
 import json
 import os
 import sys
+import time
 from itertools import pairwise
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from reasonflux_prm.errors import DownloadError, InputError, OutputError
 from reasonflux_prm.records import PRMIdentity, Reject, ScoredTrace, Status, Step, Trace
+from reasonflux_prm.traces import write
 from reasonflux_prm.traces.formats import read_row
 from reasonflux_prm.traces.native import RESERVED, trace_row
 from reasonflux_prm.traces.read import read_traces
@@ -21,6 +23,7 @@ from reasonflux_prm.traces.write import (
     read_scored,
     scored_row,
     side_path,
+    synced_meanwhile,
     writing,
 )
 
@@ -324,3 +327,33 @@ def test_reading_and_writing_load_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_what_the_disk_refuses_meanwhile_is_an_error_of_the_block(tmp_path, monkeypatch):
+    def refuse(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fdatasync", refuse, raising=False)
+    monkeypatch.setattr(write, "_SYNC_EVERY_S", 0.01)
+
+    def write_slowly():
+        with atomic_path(tmp_path / "x.jsonl") as part, part.open("wb") as stream, synced_meanwhile(stream):
+            stream.write(b"1")
+            time.sleep(0.1)
+
+    with pytest.raises(OutputError, match="free some space"):
+        write_slowly()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_is_synced_while_it_is_written(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fdatasync", synced.append, raising=False)
+    monkeypatch.setattr(write, "_SYNC_EVERY_S", 0.01)
+    with (tmp_path / "x").open("wb") as stream:
+        with synced_meanwhile(stream):
+            time.sleep(0.1)
+        assert set(synced) == {stream.fileno()}
+    seen = len(synced)
+    time.sleep(0.05)
+    assert len(synced) == seen

@@ -23,7 +23,9 @@ import platform
 import random
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, islice, zip_longest
 from pathlib import Path
@@ -137,6 +139,56 @@ class Rivals:
             self.classifier(input_ids=ids, attention_mask=mask, use_cache=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A part of a way's work: what it does, and the useful FLOPs of it."""
+
+    work: Callable[[], object]
+    flops: float
+
+
+def unit(prm: NativePRM, traces: Sequence[SegmentedTrace], work: Callable[[], object]) -> Unit:
+    """Return work on these traces as a unit."""
+    return Unit(work, useful_flops(prm.decoder.config, [len(tokens) for tokens in token_lists(prm, traces)]))
+
+
+def token_lists(prm: NativePRM, traces: Sequence[SegmentedTrace]) -> list[list[int]]:
+    """Return the tokens of each sequence of the traces."""
+    parts = [one for trace in traces for one in prm.encode(trace).sequences]
+    return [[*one.head, *(token for piece in one.pieces for token in piece.tokens)] for one in parts]
+
+
+def score_all(engine: Engine, traces: Sequence[SegmentedTrace]) -> None:
+    """Score traces, and drop what comes."""
+    deque(engine.score(traces), maxlen=0)
+
+
+def by_tokens(traces: Iterable[SegmentedTrace], prm: NativePRM, tokens: int = 2048) -> Iterator[list[SegmentedTrace]]:
+    """Yield traces in groups of at most `tokens` tokens, or of one."""
+    group: list[SegmentedTrace] = []
+    held = 0
+    for trace in traces:
+        length = len(prm.encode(trace))
+        if group and held + length > tokens:
+            yield group
+            group, held = [], 0
+        group.append(trace)
+        held += length
+    yield group
+
+
+def taking_turns(ways: Mapping[str, Sequence[Unit]]) -> dict[str, tuple[float, float]]:
+    """Do all units of all ways in turn; return each way's seconds, and its share of the rate around its units."""
+    took, ideal = dict.fromkeys(ways, 0.0), dict.fromkeys(ways, 0.0)
+    for turn in zip_longest(*ways.values()):
+        for name, unit in zip(ways, turn, strict=True):
+            if unit is not None:
+                before = matrix_rate()
+                took[name] += seconds(unit.work)
+                ideal[name] += unit.flops / max(before, matrix_rate())
+    return {name: (took[name], ideal[name] / took[name]) for name in ways}
+
+
 def share_of_ceiling(work: Callable[[], object], flops: float, computed: float, repeats: int) -> dict[str, float]:
     """Return the median share of the matrix-product rate measured around each run, and the median seconds."""
     work()
@@ -183,53 +235,50 @@ def read_positions(sequence: TokenSequence) -> list[int]:
 
 
 def mixed(prm: NativePRM, traces: Sequence[SegmentedTrace], base: Path, repeats: int) -> dict[str, Any]:
-    """Return time and share of ours, released and padded on the same traces, interleaved."""
-    encoded = [sequence for trace in traces for sequence in prm.encode(trace).sequences]
-    sequences = [[*one.head, *(token for piece in one.pieces for token in piece.tokens)] for one in encoded]
-    lengths = [len(tokens) for tokens in sequences]
-    flops = useful_flops(prm.decoder.config, lengths)
-    computed = flops - unread_flops(prm.decoder.config, lengths, [read_positions(one) for one in encoded])
-    rivals = Rivals(base)
-    engine = Engine(prm, EngineSettings())
-    ways: dict[str, Callable[[], object]] = {
-        "ours": lambda: list(engine.score(traces)),
-        "released": lambda: rivals.released(sequences),
-        "padded": lambda: rivals.padded(sequences),
+    """Return time and share of ours, released and padded on the same traces.
+
+    The ways take turns a pack at a time (padded: a batch), because a shared machine's speed moves within a run.
+    """
+    rivals, engine = Rivals(base), Engine(prm, EngineSettings())
+    packs = list(by_tokens(sorted(traces, key=lambda one: len(prm.encode(one))), prm))
+    batches = [traces[start : start + 8] for start in range(0, len(traces), 8)]
+    ways = {
+        "ours": [unit(prm, group, partial(score_all, engine, group)) for group in packs],
+        "released": [unit(prm, group, partial(rivals.released, token_lists(prm, group))) for group in packs],
+        "padded": [unit(prm, group, partial(rivals.padded, token_lists(prm, group))) for group in batches],
     }
     times: dict[str, list[float]] = {name: [] for name in ways}
     shares: dict[str, list[float]] = {name: [] for name in ways}
-    for work in ways.values():
-        work()
+    for own in ways.values():
+        own[0].work()
     for _ in range(repeats):
-        for name, work in ways.items():
-            before = matrix_rate()
-            times[name].append(seconds(work))
-            shares[name].append(flops / times[name][-1] / max(before, matrix_rate()))
-            print(f"{name:>9}: {times[name][-1]:.1f} s", flush=True)
-    tokens = sum(map(len, sequences))
-    rows = {
-        name: {
+        for name, (took, share) in taking_turns(ways).items():
+            times[name].append(took)
+            shares[name].append(share)
+            print(f"{name:>9}: {took:.1f} s, {share:.1%} of the ceiling", flush=True)
+    lengths = [len(tokens) for tokens in token_lists(prm, traces)]
+    rows: dict[str, dict[str, Any]] = {}
+    for name in ways:
+        ratios = [t / o for t, o in zip(times[name], times["ours"], strict=True)]
+        rows[name] = {
             "seconds": statistics.median(times[name]),
-            "tokens_per_s": tokens / statistics.median(times[name]),
+            "tokens_per_s": sum(lengths) / statistics.median(times[name]),
             "share": statistics.median(shares[name]),
-            "times_slower_than_ours": statistics.median(t / o for t, o in zip(times[name], times["ours"], strict=True)),
+            "shares": shares[name],
+            "times_slower_than_ours": statistics.median(ratios),
+            "ratios": ratios,
         }
-        for name in ways
-    }
-    rows["ours"]["computed"] = rows["ours"]["share"] * computed / flops
-    for name, row in rows.items():
         print(
-            f"{name:>9}: {row['tokens_per_s']:.0f} tokens/s, {row['share']:.1%} of the ceiling, "
-            f"{row['times_slower_than_ours']:.2f} x our time",
+            f"{name:>9}: {rows[name]['tokens_per_s']:.0f} tokens/s, {rows[name]['share']:.1%} of the ceiling, "
+            f"{rows[name]['times_slower_than_ours']:.2f} x our time ({min(ratios):.2f} to {max(ratios):.2f})",
             flush=True,
         )
-    return {
-        "traces": len(traces),
-        "sequences": len(sequences),
-        "tokens": tokens,
-        "longest": max(map(len, sequences)),
-        **rows,
-    }
+    flops = useful_flops(prm.decoder.config, lengths)
+    reads = [read_positions(one) for trace in traces for one in prm.encode(trace).sequences]
+    left = 1 - unread_flops(prm.decoder.config, lengths, reads) / flops
+    rows["ours"]["computed"] = rows["ours"]["share"] * left
+    sizes = {"traces": len(traces), "sequences": len(lengths), "tokens": sum(lengths), "longest": max(lengths)}
+    return {**sizes, **rows}
 
 
 def appending(prm: NativePRM, repeats: int) -> dict[str, float]:

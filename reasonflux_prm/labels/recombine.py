@@ -8,7 +8,7 @@ import os
 import sys
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -70,9 +70,20 @@ def recombine(source: str, output: Path, formula: Formula, *, processes: int = 1
         ResumeError: The output is there and was made of something else.
         OutputError: The output cannot be written.
     """
-    settings = _settings(source, formula)
-    if resume and source != PIPE and (manifest := finished_run(output, KIND, settings)) is not None:
-        return Recombined(Counter(manifest.counts), finished_before=True)
+    # What the source is is read out of all of it, which can go on beside the work unless there is an output.
+    with ThreadPoolExecutor(1) as aside:
+        settings = aside.submit(_settings, source, formula)
+        if resume and source != PIPE and output.exists():
+            manifest = finished_run(output, KIND, settings.result())
+            if manifest is not None:
+                return Recombined(Counter(manifest.counts), finished_before=True)
+        done = _write(source, output, formula, processes)
+    details = {"out_of_range": dict(done.strays)} if done.strays else {}
+    write_manifest(Manifest(KIND, dict(sorted(done.counts.items())), settings.result(), details=details), output)
+    return done
+
+
+def _write(source: str, output: Path, formula: Formula, processes: int) -> Recombined:
     done = Recombined()
     with written_rows(output) as stream, hand_over(output, _AHEAD * processes) as places:
         for encoded, counts, strays in _combined(_rows(source), str(formula), processes, places):
@@ -81,8 +92,6 @@ def recombine(source: str, output: Path, formula: Formula, *, processes: int = 1
             done.strays += strays
         if not done.traces:
             raise InputError(f"expected labels in {source}, found none")
-    details = {"out_of_range": dict(done.strays)} if done.strays else {}
-    write_manifest(Manifest(KIND, dict(sorted(done.counts.items())), settings, details=details), output)
     return done
 
 

@@ -48,6 +48,7 @@ from reasonflux_prm.steps.split import split
 from reasonflux_prm.traces.read import read_traces
 
 BUCKETS = (64, 128, 256, 512, 1024, 2048, 4096)
+WAYS = ("ours", "released", "padded")
 STEP_TOKENS = 45
 """The median of real steps by the adaptive rule."""
 
@@ -234,8 +235,10 @@ def read_positions(sequence: TokenSequence) -> list[int]:
     ]
 
 
-def mixed(prm: NativePRM, traces: Sequence[SegmentedTrace], base: Path, repeats: int) -> dict[str, Any]:
-    """Return time and share of ours, released and padded on the same traces.
+def mixed(
+    prm: NativePRM, traces: Sequence[SegmentedTrace], base: Path, repeats: int, names: Sequence[str] = WAYS
+) -> dict[str, Any]:
+    """Return time and share of ours, and of the others that are named, on the same traces.
 
     The ways take turns a pack at a time (padded: a batch), because a shared machine's speed moves within a run.
     """
@@ -247,6 +250,7 @@ def mixed(prm: NativePRM, traces: Sequence[SegmentedTrace], base: Path, repeats:
         "released": [unit(prm, group, partial(rivals.released, token_lists(prm, group))) for group in packs],
         "padded": [unit(prm, group, partial(rivals.padded, token_lists(prm, group))) for group in batches],
     }
+    ways = {name: own for name, own in ways.items() if name in ("ours", *names)}
     times: dict[str, list[float]] = {name: [] for name in ways}
     shares: dict[str, list[float]] = {name: [] for name in ways}
     for own in ways.values():
@@ -330,6 +334,7 @@ def main() -> None:
     parser.add_argument(
         "--longest", type=int, default=4096, help="leave out longer traces: padding others to them takes minutes"
     )
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, help="of the mix; ours always")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument(
         "--parts", nargs="+", choices=["buckets", "mix", "append"], default=["buckets", "mix", "append"]
@@ -354,7 +359,8 @@ def main() -> None:
     if "append" in args.parts:
         report["append"] = appending(prm, args.repeats)
     if "mix" in args.parts:
-        report["mix"] = mixed(prm, real_traces(args.traces, prm, args.tokens, args.longest), base, args.repeats)
+        traces = real_traces(args.traces, prm, args.tokens, args.longest)
+        report["mix"] = mixed(prm, traces, base, args.repeats, args.ways)
     if args.output is not None:
         args.output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 

@@ -56,7 +56,7 @@ def _clients(base_url: str, api_key: str | None, count: int, timeout_s: float) -
     key = api_key or os.environ.get("OPENAI_API_KEY") or "no-key"
     timeout = openai.Timeout(timeout_s, connect=min(timeout_s, _MOST_S_TO_CONNECT))
     tls = httpx2.create_ssl_context()
-    # aiohttp takes about half the time of the SDK's own transport for a request.
+    # The SDK's own transport spends more on a request; see benchmarks/label_pipeline.py.
     http = openai.DefaultAioHttpClient if find_spec("aiohttp") else openai.DefaultAsyncHttpxClient
     return [
         openai.AsyncOpenAI(

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Final
+from typing import Final, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +32,26 @@ from reasonflux_prm.prm.cache import KVCache
 from reasonflux_prm.prm.config import DecoderConfig
 from reasonflux_prm.prm.rotary import inverse_frequencies
 from reasonflux_prm.prm.side_by_side import Group, attend, groups
+
+
+class Scratch(NamedTuple):
+    """Memory of one pass on a CPU, that all its layers write to.
+
+    Products of thousands of tokens are megabytes, which the system hands out anew, page by page, whenever they are
+    asked for: that took up to a tenth of a pass.
+    """
+
+    first: Tensor
+    second: Tensor
+    """(T * the widest product of a token)."""
+    normed: Tensor
+    """(T, d)."""
+
+    @classmethod
+    def of(cls, x: Tensor, config: DecoderConfig) -> Self:
+        """Return what a pass over `x (T, d)` needs."""
+        width = max(config.intermediate, (config.heads + 2 * config.kv_heads) * config.head_dim)
+        return cls(x.new_empty(len(x) * width), x.new_empty(len(x) * width), torch.empty_like(x))
 
 
 class Layer:
@@ -76,18 +96,29 @@ class Layer:
         index: int,
         reads: Tensor | None = None,
         alike: Sequence[Group] | None = None,
+        scratch: Scratch | None = None,
     ) -> Tensor:
         """Add the layer's two contributions to `x (T, d)` in place and return it; of `reads (R,)`, a copy, (R, d)."""
-        eps, d = self.config.norm_eps, (self.config.hidden,)
-        attended = self.attend(F.rms_norm(x, d, self.norm1, eps), rotation, starts, caches, index, reads, alike)
+        normed = self._normed(x, self.norm1, scratch)
+        attended = self.attend(normed, rotation, starts, caches, index, reads, alike, scratch)
         if reads is not None:
             x = x[reads]
         _add_product(x, attended, self.out, self.out_bias)
-        normed = F.rms_norm(x, d, self.norm2, eps)
+        own = scratch if reads is None else None
+        normed = self._normed(x, self.norm2, own)
         # Two products, not one and its halves: what they give lies apart in memory.
-        gate, up = F.linear(normed, self.gate), F.linear(normed, self.up)
+        gate = _product(normed, self.gate, None, own and own.first)
+        up = _product(normed, self.up, None, own and own.second)
         _add_product(x, F.silu(gate, inplace=True).mul_(up), self.down, None)
         return x
+
+    def _normed(self, x: Tensor, weight: Tensor | None, scratch: Scratch | None) -> Tensor:
+        """Return x over its root mean square, times the weight if that is not folded into the matrix behind."""
+        eps = self.config.norm_eps
+        if scratch is None or weight is not None:
+            return F.rms_norm(x, (self.config.hidden,), weight, eps)
+        scale = torch.mul(x, x, out=scratch.normed).mean(-1, keepdim=True).add_(eps).rsqrt_()
+        return torch.mul(x, scale, out=scratch.normed)
 
     def attend(
         self,
@@ -98,9 +129,10 @@ class Layer:
         index: int,
         reads: Tensor | None = None,
         alike: Sequence[Group] | None = None,
+        scratch: Scratch | None = None,
     ) -> Tensor:
         """Return the heads' outputs side by side, (T, heads * head_dim), or at `reads` alone, (R, heads * head_dim)."""
-        q, k, v = self._heads(x, rotation, reads)
+        q, k, v = self._heads(x, rotation, reads, scratch)
         if alike is not None and reads is None:
             return attend(q, k, v, alike).view(len(q), self.widths[0])
         out = torch.empty_like(q, memory_format=torch.contiguous_format)
@@ -116,11 +148,14 @@ class Layer:
                 out[first:last] = _causal_attention(q[first:last], keys, values, past, positions)
         return out.view(len(out), self.widths[0])
 
-    def _heads(self, x: Tensor, rotation: Tensor, reads: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return q (T or R, heads, head_dim), and k and v (T, kv_heads, head_dim)."""
+    def _heads(
+        self, x: Tensor, rotation: Tensor, reads: Tensor | None, scratch: Scratch | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return q (T or R, heads, head_dim), and k and v (T, kv_heads, head_dim); none of them in `scratch`."""
         c = self.config
         if reads is None:
-            q, kv = F.linear(x, self.qkv, self.qkv_bias).split_with_sizes(self.widths, dim=1)
+            product = _product(x, self.qkv, self.qkv_bias, scratch and scratch.first)
+            q, kv = product.split_with_sizes(self.widths, dim=1)
         else:
             (q_rows, kv_rows), (q_bias, kv_bias) = self.qkv.split_with_sizes(self.widths), (None, None)
             if self.qkv_bias is not None:
@@ -204,13 +239,14 @@ class Decoder:
             rotation = self._rotation(pasts, starts)
             on_gpu = self.devices[0].type != "cpu"
             alike = groups(starts, self.devices[0]) if on_gpu and caches is None else None
+            scratch = None if on_gpu else Scratch.of(x, self.config)
             for index, layer in enumerate(self.layers):
                 if x.device != self.devices[index]:
                     x = x.to(self.devices[index])
                 rotation = rotation.to(self.devices[index])
                 last = index == len(self.layers) - 1
                 own = reads.to(x.device) if last and reads is not None else None
-                x = layer(x, rotation, starts, caches, index, own, alike)
+                x = layer(x, rotation, starts, caches, index, own, alike, scratch if x.device.type == "cpu" else None)
             if caches is not None:
                 for cache, (start, stop) in zip(caches, pairwise(starts), strict=True):
                     cache.commit(stop - start)
@@ -303,6 +339,14 @@ def _attention(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> 
         enable_gqa=q.shape[1] != keys.shape[1],
     )
     return out.squeeze(0).transpose(0, 1)
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None, memory: Tensor | None) -> Tensor:
+    """Return x @ weight.T (+ bias), written to the front of `memory` if that is given."""
+    if memory is None:
+        return F.linear(x, weight, bias)
+    out = memory[: len(x) * len(weight)].view(len(x), len(weight))
+    return torch.mm(x, weight.T, out=out) if bias is None else torch.addmm(bias, x, weight.T, out=out)
 
 
 def _add_product(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor | None) -> None:

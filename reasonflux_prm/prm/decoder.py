@@ -38,7 +38,7 @@ class Scratch(NamedTuple):
     """Memory of one pass on a CPU, that all its layers write to.
 
     Products of thousands of tokens are megabytes, which the system hands out anew, page by page, whenever they are
-    asked for: that took up to a tenth of a pass.
+    asked for; that took 7 to 10% of a pass (docs/log.md).
     """
 
     first: Tensor

@@ -10,7 +10,8 @@ Compared on the same weights (SmolLM2-135M with a reward head), the same real tr
 Useful FLOPs are those of the whole model, as in model FLOPs utilisation: the matrix products of every real token in
 every layer, and causal attention, once; padding, logits and masked-out attention count as nothing. Ours leaves out of
 the last layer what nobody reads; `computed` is the share that counts only what is left to compute. Every figure is a
-median of `--repeats` interleaved runs; the matrix-product rate is measured before and after each.
+median of `--repeats` runs, in which the ways take turns a pack at a time; the matrix-product rate is measured before
+and after each turn.
 
     python -m benchmarks.scoring --traces TRACES.jsonl CANDIDATES.jsonl -o scoring.json
 """
@@ -24,7 +25,7 @@ import random
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, islice, zip_longest
@@ -41,13 +42,14 @@ from reasonflux_prm.prm.encoding import TokenSequence
 from reasonflux_prm.prm.families.native import NativePRM, NativeSettings
 from reasonflux_prm.records import SegmentedTrace, Trace
 from reasonflux_prm.scoring.engine import Engine, EngineSettings
-from reasonflux_prm.scoring.packing import pack
+from reasonflux_prm.scoring.packing import pack, plan
 from reasonflux_prm.scoring.session import Session
 from reasonflux_prm.scoring.windows import Read, Window
 from reasonflux_prm.steps.split import split
 from reasonflux_prm.traces.read import read_traces
 
 BUCKETS = (64, 128, 256, 512, 1024, 2048, 4096)
+PACK_TOKENS = 2048
 WAYS = ("ours", "released", "padded")
 STEP_TOKENS = 45
 """The median of real steps by the adaptive rule."""
@@ -164,29 +166,15 @@ def score_all(engine: Engine, traces: Sequence[SegmentedTrace]) -> None:
     deque(engine.score(traces), maxlen=0)
 
 
-def by_tokens(traces: Iterable[SegmentedTrace], prm: NativePRM, tokens: int = 2048) -> Iterator[list[SegmentedTrace]]:
-    """Yield traces in groups of at most `tokens` tokens, or of one."""
-    group: list[SegmentedTrace] = []
-    held = 0
-    for trace in traces:
-        length = len(prm.encode(trace))
-        if group and held + length > tokens:
-            yield group
-            group, held = [], 0
-        group.append(trace)
-        held += length
-    yield group
-
-
 def taking_turns(ways: Mapping[str, Sequence[Unit]]) -> dict[str, tuple[float, float]]:
     """Do all units of all ways in turn; return each way's seconds, and its share of the rate around its units."""
     took, ideal = dict.fromkeys(ways, 0.0), dict.fromkeys(ways, 0.0)
     for turn in zip_longest(*ways.values()):
-        for name, unit in zip(ways, turn, strict=True):
-            if unit is not None:
+        for name, one in zip(ways, turn, strict=True):
+            if one is not None:
                 before = matrix_rate()
-                took[name] += seconds(unit.work)
-                ideal[name] += unit.flops / max(before, matrix_rate())
+                took[name] += seconds(one.work)
+                ideal[name] += one.flops / max(before, matrix_rate())
     return {name: (took[name], ideal[name] / took[name]) for name in ways}
 
 
@@ -214,7 +202,7 @@ def buckets(prm: NativePRM, lengths: Sequence[int], repeats: int) -> dict[str, A
     """
     result: dict[str, Any] = {}
     for length in lengths:
-        count = max(1, 2048 // length)
+        count = max(1, PACK_TOKENS // length)
         reads = [*range(STEP_TOKENS - 1, length - 1, STEP_TOKENS), length - 1]
         pieces = tuple(Read(step, at, max(at + 1 - STEP_TOKENS, 0), at + 1) for step, at in enumerate(reads))
         batch = pack([Window(tuple(range(100, 100 + length)), pieces)] * count)
@@ -243,7 +231,7 @@ def mixed(
     The ways take turns a pack at a time (padded: a batch), because a shared machine's speed moves within a run.
     """
     rivals, engine = Rivals(base), Engine(prm, EngineSettings())
-    packs = list(by_tokens(sorted(traces, key=lambda one: len(prm.encode(one))), prm))
+    packs = [[traces[at] for at in group] for group in plan([len(prm.encode(one)) for one in traces], PACK_TOKENS)]
     batches = [traces[start : start + 8] for start in range(0, len(traces), 8)]
     ways = {
         "ours": [unit(prm, group, partial(score_all, engine, group)) for group in packs],

@@ -5,7 +5,6 @@ The file is written over and over, so it stays in the system's memory, whatever 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,23 +32,17 @@ class Place:
         """
         if len(message) > PLACE_BYTES:
             return message
-        written, handle = 0, os.open(self.file, os.O_WRONLY)
-        try:
-            while written < len(message):
-                written += os.pwrite(handle, memoryview(message)[written:], self.start + written)
-        finally:
-            os.close(handle)
-        return written
+        with Path(self.file).open("r+b") as stream:
+            stream.seek(self.start)
+            return stream.write(message)
 
     def get(self, put: bytes | int) -> bytes:
         """Return the message that `put` put down."""
         if isinstance(put, bytes):
             return put
-        handle = os.open(self.file, os.O_RDONLY)
-        try:
-            return os.pread(handle, put, self.start)
-        finally:
-            os.close(handle)
+        with Path(self.file).open("rb") as stream:
+            stream.seek(self.start)
+            return stream.read(put)
 
 
 @contextmanager

@@ -70,28 +70,24 @@ def recombine(source: str, output: Path, formula: Formula, *, processes: int = 1
         ResumeError: The output is there and was made of something else.
         OutputError: The output cannot be written.
     """
-    # What the source is is read out of all of it, which can go on beside the work unless there is an output.
+    done = Recombined()
+    # The source's digest is read out of all of it: beside the work, unless there is an output to compare with.
     with ThreadPoolExecutor(1) as aside:
-        settings = aside.submit(_settings, source, formula)
+        described = aside.submit(_settings, source, formula)
         if resume and source != PIPE and output.exists():
-            manifest = finished_run(output, KIND, settings.result())
+            manifest = finished_run(output, KIND, described.result())
             if manifest is not None:
                 return Recombined(Counter(manifest.counts), finished_before=True)
-        done = _write(source, output, formula, processes)
+        with written_rows(output) as stream:
+            for encoded, counts, strays in _combined(_rows(source), str(formula), processes, output):
+                stream.write(encoded)
+                done.counts += counts
+                done.strays += strays
+            if not done.traces:
+                raise InputError(f"expected labels in {source}, found none")
+            settings = described.result()
     details = {"out_of_range": dict(done.strays)} if done.strays else {}
-    write_manifest(Manifest(KIND, dict(sorted(done.counts.items())), settings.result(), details=details), output)
-    return done
-
-
-def _write(source: str, output: Path, formula: Formula, processes: int) -> Recombined:
-    done = Recombined()
-    with written_rows(output) as stream, hand_over(output, _AHEAD * processes) as places:
-        for encoded, counts, strays in _combined(_rows(source), str(formula), processes, places):
-            stream.write(encoded)
-            done.counts += counts
-            done.strays += strays
-        if not done.traces:
-            raise InputError(f"expected labels in {source}, found none")
+    write_manifest(Manifest(KIND, dict(sorted(done.counts.items())), settings, details=details), output)
     return done
 
 
@@ -142,15 +138,14 @@ class Span:
         return 1 + ends
 
 
-def _combined(
-    rows: Iterator[Batch | Span], formula: str, processes: int, places: Sequence[Place]
-) -> Iterator[Combined]:
+def _combined(rows: Iterator[Batch | Span], formula: str, processes: int, output: Path) -> Iterator[Combined]:
     first = list(islice(rows, processes))
     if processes == 1 or len(first) < processes:
         yield from map(partial(combine_rows, formula), chain(first, rows))
         return
     # Fresh interpreters: a fork would share locks with the threads of numpy.
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
+    with hand_over(output, _AHEAD * processes) as places, pool:
         free, waiting = deque(places), deque[tuple[Place, Future[_PutDown]]]()
         for some in chain(first, rows):
             place = free.popleft()

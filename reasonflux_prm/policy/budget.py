@@ -9,7 +9,7 @@ from typing import Any
 
 from reasonflux_prm.errors import PolicyError, PolicyStopped, UsageError
 from reasonflux_prm.policy.base import Outcome, PartlyAnswered, Policy, Request
-from reasonflux_prm.policy.loop import answer_all, loop_of
+from reasonflux_prm.policy.loop import LoopThread, answer_all
 from reasonflux_prm.policy.usage import estimated_prompt, usage_of
 
 Prices = tuple[float, float]
@@ -103,8 +103,7 @@ class BudgetedPolicy:
         self._spent = Spent(money=cost(0, 0, self._budget.prices))
         self._under_way = Spent()
         self._stopped = ""
-        self.loop = loop_of(policy, "budget")
-        """Where requests are answered; see `loop_of`."""
+        self._loop = LoopThread("budget")
 
     @property
     def name(self) -> str:
@@ -132,7 +131,7 @@ class BudgetedPolicy:
         Raises:
             PolicyStopped: The budget is spent, or the policy inside has stopped.
         """
-        return self.loop.run(answer_all(self.ask, requests, self.concurrency))
+        return self._loop.run(answer_all(self.ask, requests, self.concurrency))
 
     async def ask(self, request: Request) -> Outcome:
         """Answer one request.
@@ -151,7 +150,7 @@ class BudgetedPolicy:
 
     def close(self) -> None:
         """Close the policy inside."""
-        self.loop.close()
+        self._loop.close()
         self._policy.close()
 
     def _start(self, known: int) -> None:

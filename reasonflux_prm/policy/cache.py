@@ -16,7 +16,7 @@ from typing import Any
 from reasonflux_prm.errors import PolicyError, PolicyStopped
 from reasonflux_prm.policy.base import Completion, Outcome, PartlyAnswered, Policy, Request
 from reasonflux_prm.policy.completion_store import CompletionStore, Row, request_key
-from reasonflux_prm.policy.loop import answer_all, loop_of
+from reasonflux_prm.policy.loop import LoopThread, answer_all
 
 
 class CachedPolicy:
@@ -43,7 +43,7 @@ class CachedPolicy:
         self._identity = policy.identity()
         self._store = CompletionStore(path)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="completions")
-        self._loop = loop_of(policy, "cache")
+        self._loop = LoopThread("cache")
         self.hits = 0
         """Completions that cost no call: from the file, or shared with an equal request under way."""
         self.misses = 0

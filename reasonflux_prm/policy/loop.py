@@ -81,16 +81,6 @@ class LoopThread:
             return self._loop
 
 
-def loop_of(policy: object, name: str) -> LoopThread:
-    """Return the loop that a policy runs on, for what stands around it; a new one for a policy that has none.
-
-    Every thread that an answer passes waits for the interpreter's lock, which at a hundred requests a second costs more
-    than the work.
-    """
-    shared = getattr(policy, "loop", None)
-    return shared if isinstance(shared, LoopThread) else LoopThread(name)
-
-
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
     asyncio.set_event_loop(loop)
     loop.run_forever()

@@ -134,8 +134,7 @@ class OpenAICompatiblePolicy:
             for client in clients:
                 await client.close()
 
-        self.loop = LoopThread("policy", last=close_clients)
-        """Where requests are answered; see `loop_of`."""
+        self._loop = LoopThread("policy", last=close_clients)
         self._as_it_came = httpx2.Response
         self._limit_field = "max_tokens"
         self._takes_n = True
@@ -153,7 +152,7 @@ class OpenAICompatiblePolicy:
         Raises:
             PolicyStopped: Wrong key, unknown model, or a server that is gone.
         """
-        return self.loop.run(answer_all(self._answer, requests, self.concurrency))
+        return self._loop.run(answer_all(self._answer, requests, self.concurrency))
 
     async def ask(self, request: Request) -> Outcome:
         """Answer one request.
@@ -161,11 +160,11 @@ class OpenAICompatiblePolicy:
         Raises:
             PolicyStopped: Wrong key, unknown model, or a server that is gone.
         """
-        return await self.loop.call(self._answer(request))
+        return await self._loop.call(self._answer(request))
 
     def close(self) -> None:
         """Close the connections; requests under way are given up."""
-        self.loop.close()
+        self._loop.close()
 
     async def _answer(self, request: Request) -> Outcome:
         """Ask until there are `n` completions: servers that ignore `n` give one at a time."""

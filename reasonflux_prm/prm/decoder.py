@@ -151,7 +151,10 @@ class Layer:
     def _heads(
         self, x: Tensor, rotation: Tensor, reads: Tensor | None, scratch: Scratch | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return q (T or R, heads, head_dim), and k and v (T, kv_heads, head_dim); none of them in `scratch`."""
+        """Return q (T or R, heads, head_dim), and k and v (T, kv_heads, head_dim).
+
+        Of `scratch` they keep nothing but `v` of a single token, which is read before the next product is written.
+        """
         c = self.config
         if reads is None:
             product = _product(x, self.qkv, self.qkv_bias, scratch and scratch.first)

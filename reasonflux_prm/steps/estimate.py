@@ -30,4 +30,4 @@ def estimate_tokens(text: str) -> int:
     Returns:
         Tokens, 0 or more; at least 1 for a text with a visible character. Time is linear in the length.
     """
-    return _TOKEN.subn("", text)[1]  # twice as fast as counting matches one by one
+    return _TOKEN.subn("", text)[1]  # counts in C; an iterator makes an object of every match

@@ -5,9 +5,7 @@ r"""Trees of a policy's own samples, for going on from an adapter that has only 
 One tree a problem of which some sample is right: the reference solution in the student's form is the trunk, each sample
 a branch from the problem on, cut into steps as scoring cuts it. The trajectory's label, and the response's, is the
 verdict on the answer. A thinking step is right as long as every value that the sample has computed so far (what
-stands behind an equals sign) is one that the reference solution computes; the reference's values are a label for
-nothing, and less noisy than a verdict spread over all steps. Another way to the answer counts as wrong by this, which
-students this weak seldom find.
+stands behind an equals sign) is one that the reference solution computes. So another way to the answer counts as wrong.
 """
 
 from __future__ import annotations
@@ -37,9 +35,12 @@ def values(text: str) -> list[Fraction]:
     return [Fraction(found.rstrip(",").replace(",", "")) for found in _RESULT.findall(text)]
 
 
-def step_texts(trace: Trace) -> list[str]:
-    """Return the texts of a trace's steps, as scoring cuts them; the last is the response."""
-    return [trace.text(step.part)[step.start : step.stop] for step in split(trace).steps]
+def cut(trace: Trace) -> tuple[list[str], list[str]]:
+    """Return the texts of a trace's thinking steps and of its response steps, as scoring cuts them."""
+    texts: dict[str, list[str]] = {"thinking": [], "response": []}
+    for step in split(trace).steps:
+        texts[step.part].append(trace.text(step.part)[step.start : step.stop])
+    return texts["thinking"], texts["response"]
 
 
 def branch(sample: Trace, computed: set[Fraction]) -> dict[str, Any] | None:
@@ -52,19 +53,19 @@ def branch(sample: Trace, computed: set[Fraction]) -> dict[str, Any] | None:
     Returns:
         The branch in `data.py`'s form, with a label a step; None if it has no thinking, or not one response step.
     """
-    parts = [step.part for step in split(sample).steps]
-    if parts.count("response") != 1 or len(parts) < 2:
+    thinking, response = cut(sample)
+    if not thinking or len(response) != 1:
         return None
-    steps, right = step_texts(sample), 1.0
+    right = 1.0
     labels: list[float] = []
-    for text in steps[:-1]:
+    for text in thinking:
         if any(value not in computed for value in values(text)):
             right = 0.0
         labels.append(right)
     verdict = int(bool(sample.correct))
     return {
         "at": 0,
-        "steps": steps,
+        "steps": thinking + response,
         "labels": [*labels, float(verdict)],
         "response": len(labels),
         "complete": True,
@@ -80,7 +81,7 @@ def tree(reference: Trace, solution: str, samples: list[Trace]) -> dict[str, Any
     branches = [found for sample in unique if (found := branch(sample, computed)) is not None]
     if len({found["label"] for found in branches}) < 2:
         return None
-    *gold, final = step_texts(reference)
+    gold, (final,) = cut(reference)
     return {
         "id": reference.id,
         "problem": reference.problem,

@@ -3,6 +3,7 @@ import errno
 import json
 import os
 import sys
+import threading
 import time
 from itertools import pairwise
 
@@ -330,7 +331,10 @@ def test_reading_and_writing_load_nothing_heavy():
 
 
 def test_what_the_disk_refuses_meanwhile_is_an_error_of_the_block(tmp_path, monkeypatch):
+    asked = threading.Event()
+
     def refuse(descriptor):
+        asked.set()
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fdatasync", refuse, raising=False)
@@ -339,7 +343,7 @@ def test_what_the_disk_refuses_meanwhile_is_an_error_of_the_block(tmp_path, monk
     def write_slowly():
         with atomic_path(tmp_path / "x.jsonl") as part, part.open("wb") as stream, synced_meanwhile(stream):
             stream.write(b"1")
-            time.sleep(0.1)
+            assert asked.wait(30)
 
     with pytest.raises(OutputError, match="free some space"):
         write_slowly()
@@ -347,12 +351,17 @@ def test_what_the_disk_refuses_meanwhile_is_an_error_of_the_block(tmp_path, monk
 
 
 def test_a_file_is_synced_while_it_is_written(tmp_path, monkeypatch):
-    synced = []
-    monkeypatch.setattr(os, "fdatasync", synced.append, raising=False)
+    synced, asked = [], threading.Event()
+
+    def note(descriptor):
+        synced.append(descriptor)
+        asked.set()
+
+    monkeypatch.setattr(os, "fdatasync", note, raising=False)
     monkeypatch.setattr(write, "_SYNC_EVERY_S", 0.01)
     with (tmp_path / "x").open("wb") as stream:
         with synced_meanwhile(stream):
-            time.sleep(0.1)
+            assert asked.wait(30)
         assert set(synced) == {stream.fileno()}
     seen = len(synced)
     time.sleep(0.05)

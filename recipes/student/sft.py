@@ -48,6 +48,9 @@ class SFTSettings:
     to bfloat16 before they are merged, are kept in `adapter` beside the student: the base and these make it again."""
     longest: int = 1024
     """Rows with more tokens are left out, and counted."""
+    prompt_once: bool = False
+    """Read what the rows that are computed at once begin with once, and not for each; gradients are the same. It pays
+    where a long prompt is the same in all rows."""
 
 
 def teach(base: Path, rows: Sequence[Row], output: Path, settings: SFTSettings) -> dict[str, int]:
@@ -103,6 +106,36 @@ def _until(rows: Sequence[Row], tokenizer: Any, settings: SFTSettings) -> tuple[
     return chosen, tokens, sum(whole > settings.longest for whole, _ in sizes.values())
 
 
+class _PromptOnce(SFTTrainer):  # type: ignore[misc]
+    """Reads what all rows of a batch begin with once."""
+
+    def compute_loss(
+        self, model: Any, inputs: Mapping[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Return the loss of the learnt tokens, whose number over a whole update is `num_items_in_batch`."""
+        tokens, labels = inputs["input_ids"], inputs["labels"]
+        alike = (tokens == tokens[0]).all(0) & (labels == -100).all(0)
+        shared = int(alike.long().cumprod(0).sum())
+        past = None
+        if shared:
+            past = model(input_ids=tokens[:1, :shared], use_cache=True, logits_to_keep=1).past_key_values
+            past.batch_repeat_interleave(len(tokens))
+        # Scores are needed from the first learnt token on, and stand in front of what they are for.
+        first = int((labels != -100).any(0).long().argmax())
+        logits = model(
+            input_ids=tokens[:, shared:],
+            attention_mask=inputs["attention_mask"],
+            past_key_values=past,
+            use_cache=True,
+            logits_to_keep=tokens.shape[1] - first + 1,
+        ).logits[:, :-1]
+        total = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1).float(), labels[:, first:].flatten(), reduction="sum"
+        )
+        learnt = (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
+        return (total / learnt, None) if return_outputs else total / learnt
+
+
 def _trained(base: Path, rows: Sequence[Row], output: Path, settings: SFTSettings) -> Any:
     on_gpu = torch.cuda.is_available()
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
@@ -130,7 +163,7 @@ def _trained(base: Path, rows: Sequence[Row], output: Path, settings: SFTSetting
         if settings.rank
         else None
     )
-    trainer = SFTTrainer(
+    trainer = (_PromptOnce if settings.prompt_once else SFTTrainer)(
         model=model,
         args=config,
         train_dataset=Dataset.from_list([dict(row) for row in rows]),

@@ -22,12 +22,13 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 from itertools import chain, repeat
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -89,35 +90,54 @@ def serve(latency_s: float, pipe: Any) -> None:
 
 
 class _Judge:
+    """Answers cost it little, as it stands for another machine and has the client's cores."""
+
     def __init__(self, latency_s: float) -> None:
         self.latency_s, self.requests = latency_s, 0
 
     async def answer(self, pipe: Any) -> None:
-        server = await asyncio.start_server(self._connection, "127.0.0.1", 0, backlog=1024)
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: _Connection(self), "127.0.0.1", 0, backlog=1024)
         pipe.send(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1")
-        await asyncio.get_running_loop().run_in_executor(None, pipe.recv)
+        await loop.run_in_executor(None, pipe.recv)
         pipe.send(self.requests)
 
-    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while True:
-            try:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-            except asyncio.IncompleteReadError:
-                return
-            body = json.loads(await reader.readexactly(int(head.split("content-length:")[1].split("\r\n")[0])))
-            self.requests += 1
-            await asyncio.sleep(self.latency_s)
-            content = json.dumps({"scores": list(_scores(body["messages"][-1]["content"]))})
-            choices = [{"message": {"role": "assistant", "content": content}, "finish_reason": "stop"}]
-            answer = json.dumps({"choices": choices, "usage": {"prompt_tokens": 9, "completion_tokens": 9}}).encode()
-            lines = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(answer)}\r\n\r\n"
-            writer.write(lines.encode() + answer)
-            await writer.drain()
+
+class _Connection(asyncio.Protocol):
+    """Reads one request after another."""
+
+    def __init__(self, judge: _Judge) -> None:
+        self._judge, self._got = judge, bytearray()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._got += data
+        start = self._got.find(b"\r\n\r\n") + 4
+        if start < 4 or not (length := _LENGTH.search(self._got, 0, start)):
+            return
+        if len(self._got) >= start + int(length[1]):
+            answer = _answer(*_STEP.findall(self._got, start))
+            self._got.clear()
+            self._judge.requests += 1
+            asyncio.get_running_loop().call_later(self._judge.latency_s, self._transport.write, answer)
 
 
-def _scores(question: str) -> Iterator[dict[str, float]]:
-    steps = re.findall(r'^\{"step": (\d+)', question, re.MULTILINE)
-    return ({"step": int(step), "correctness": 1, "coherence": 1, "progress": 1, "overall": 1} for step in steps)
+_LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
+_STEP = re.compile(rb'\\n\{\\"step\\": (\d+)')
+"""A line of the question, as it stands in the request's JSON."""
+
+
+@cache
+def _answer(*steps: bytes) -> bytes:
+    """Return what scores these steps, the header included."""
+    ones = {"correctness": 1, "coherence": 1, "progress": 1, "overall": 1}
+    content = json.dumps({"scores": [{"step": int(step), **ones} for step in steps]})
+    choices = [{"message": {"role": "assistant", "content": content}, "finish_reason": "stop"}]
+    answer = json.dumps({"choices": choices, "usage": {"prompt_tokens": 9, "completion_tokens": 9}}).encode()
+    lines = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(answer)}\r\n\r\n"
+    return lines.encode() + answer
 
 
 def requests(folder: Path, latency_s: float, concurrency: int, rounds: int) -> dict[str, Any]:

@@ -62,6 +62,15 @@ def request_body(model: str, request: Request, n: int, have: int, limit_field: s
     return body
 
 
+def request_bytes(body: Mapping[str, Any]) -> bytes:
+    """Serialise a request.
+
+    Raises:
+        ValueError: It holds halves of characters, or a number that JSON does not have.
+    """
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+
+
 def read_reply(content: bytes, request: Request) -> list[Completion]:
     """Read an answer's JSON.
 
@@ -126,6 +135,14 @@ def _stopped_at(choice: Mapping[str, Any]) -> str | None:
     """Return the stop text that was met, empty if none was, None if the server does not tell."""
     told = [choice[name] for name in _STOPPED_AT if name in choice]
     return None if not told else next((one for one in told if isinstance(one, str)), "")
+
+
+def json_or_text(content: bytes) -> Any:
+    """Return what a refusal says: JSON where it is any, or else text."""
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return content.decode(errors="replace").strip()
 
 
 def server_message(body: Any) -> str:

@@ -1,8 +1,10 @@
 """A policy behind any endpoint that speaks the OpenAI chat protocol (`POST {base_url}/chat/completions`).
 
-The `openai` SDK carries the requests, on an event loop that the policy owns. Trying again is done here and not by the
-SDK, so that every attempt keeps to the rate limits, a server that trickles is timed out too, an answer that cannot be
-read counts as a failed attempt, and a request that has been answered is never sent again.
+The `openai` SDK says how a client introduces itself and carries the requests, on an event loop that the policy owns.
+Requests are made here, once serialised and with what they have in common made once: the SDK's own making of one takes
+longer than sending it. Trying again is done here too, so that every attempt keeps to the rate limits, a server that
+trickles is timed out, an answer that cannot be read counts as a failed attempt, and a request that has been answered is
+never sent again.
 """
 
 from __future__ import annotations
@@ -17,14 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 from reasonflux_prm.errors import MissingExtra, PolicyError, PolicyStopped, UsageError
 from reasonflux_prm.policy.base import Completion, Outcome, PartlyAnswered, Request
-from reasonflux_prm.policy.chat_reply import CANNOT_CONTINUE, read_reply, request_body
+from reasonflux_prm.policy.chat_reply import CANNOT_CONTINUE, read_reply, request_body, request_bytes
 from reasonflux_prm.policy.limits import RateLimit
 from reasonflux_prm.policy.loop import LoopThread, answer_all
 from reasonflux_prm.policy.retries import Concerns, Failure, failure_of, pause_s
 from reasonflux_prm.policy.usage import estimated_prompt, usage_of
 
 if TYPE_CHECKING:
-    import openai
+    import httpx2
 
 _MOST_S_TO_CONNECT = 15.0
 _MOST_FAILED_IN_A_ROW = 20
@@ -35,7 +37,7 @@ _MOST_FAILED_IN_A_ROW = 20
 class _Question:
     """What is still missing of a request, and who asks for it."""
 
-    client: openai.AsyncOpenAI
+    connection: _Connection
     request: Request
     have: int
     n: int
@@ -43,12 +45,44 @@ class _Question:
     """How often the policy had stopped when the request came."""
 
 
-def _clients(base_url: str, api_key: str | None, count: int, timeout_s: float) -> list[openai.AsyncOpenAI]:
-    """Return a client, and so a connection, for each request that may be under way.
+class _Connection:
+    """What carries one request at a time.
 
-    One client's pool looks through all its connections whenever a request comes or goes, which at some hundreds of them
-    takes longer than the request.
+    There is one for each request that may be under way: a client that holds many looks through all of them whenever a
+    request comes or goes, which at some hundreds takes longer than the request.
     """
+
+    def __init__(self, client: httpx2.AsyncClient, like: httpx2.Request) -> None:
+        self._client = client
+        self._like = like
+        """What all requests have in common."""
+
+    async def post(self, body: bytes) -> bytes:
+        """Return what the server answers.
+
+        Raises:
+            httpx2.HTTPError: It does not, or with a status other than 200 or its like.
+        """
+        import httpx2
+
+        like = self._like
+        request = httpx2.Request(
+            like.method,
+            like.url,
+            headers=like.headers,
+            cookies=self._client.cookies,
+            content=body,
+            extensions=like.extensions.copy(),
+        )
+        response = await self._client.send(request)
+        return response.raise_for_status().content
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._client.aclose()
+
+
+def _connections(base_url: str, api_key: str | None, count: int, timeout_s: float) -> list[_Connection]:
     import httpx2
     import openai
 
@@ -58,16 +92,13 @@ def _clients(base_url: str, api_key: str | None, count: int, timeout_s: float) -
     tls = httpx2.create_ssl_context()
     # The SDK's own transport spends more on a request; see benchmarks/label_pipeline.py.
     http = openai.DefaultAioHttpClient if find_spec("aiohttp") else openai.DefaultAsyncHttpxClient
-    return [
-        openai.AsyncOpenAI(
-            api_key=key,
-            base_url=base_url,
-            timeout=timeout,
-            max_retries=0,
-            http_client=http(base_url=base_url, timeout=timeout, verify=tls),
-        )
-        for _ in range(count)
-    ]
+    clients = [http(base_url=base_url, timeout=timeout, verify=tls) for _ in range(count)]
+    sdk = openai.AsyncOpenAI(api_key=key, base_url=base_url, http_client=clients[0])
+    told = {**sdk.default_headers, **sdk.auth_headers}
+    headers = {name: value for name, value in told.items() if isinstance(value, str)}  # others are left out
+    like = clients[0].build_request("POST", "chat/completions", headers=headers)
+    del like.headers["Content-Length"]  # each body has its own
+    return [_Connection(client, like) for client in clients]
 
 
 class OpenAICompatiblePolicy:
@@ -110,7 +141,6 @@ class OpenAICompatiblePolicy:
         if not base_url.startswith(("http://", "https://")):
             raise UsageError(f"base_url must start with http:// or https://, and is {base_url!r}")
         try:
-            import httpx2
             import openai  # noqa: F401 - the one that is missed, if any
         except ImportError as error:
             raise MissingExtra(
@@ -125,17 +155,16 @@ class OpenAICompatiblePolicy:
         self._where = f"the server at {base_url}"
         self._attempts_each, self._timeout_s = retries + 1, timeout_s
         self._limit = RateLimit(requests_per_minute, tokens_per_minute)
-        clients = _clients(base_url, api_key, concurrency, timeout_s)
-        self._places: asyncio.LifoQueue[openai.AsyncOpenAI] = asyncio.LifoQueue()
-        for client in clients:
-            self._places.put_nowait(client)
+        connections = _connections(base_url, api_key, concurrency, timeout_s)
+        self._places: asyncio.LifoQueue[_Connection] = asyncio.LifoQueue()
+        for connection in connections:
+            self._places.put_nowait(connection)
 
-        async def close_clients() -> None:
-            for client in clients:
-                await client.close()
+        async def close_connections() -> None:
+            for connection in connections:
+                await connection.close()
 
-        self._loop = LoopThread("policy", last=close_clients)
-        self._as_it_came = httpx2.Response
+        self._loop = LoopThread("policy", last=close_connections)
         self._limit_field = "max_tokens"
         self._takes_n = True
         self._answered = self._failed_in_a_row = self._stops = 0
@@ -170,11 +199,11 @@ class OpenAICompatiblePolicy:
         """Ask until there are `n` completions: servers that ignore `n` give one at a time."""
         completions: list[Completion] = []
         stops = self._stops
-        client = await self._places.get()
+        connection = await self._places.get()
         try:
             while (have := len(completions)) < request.n:
                 n = request.n - have if self._takes_n else 1
-                outcome = await self._some(_Question(client, request, have, n, stops))
+                outcome = await self._some(_Question(connection, request, have, n, stops))
                 if isinstance(outcome, PolicyError):
                     if not completions:
                         return outcome
@@ -183,7 +212,7 @@ class OpenAICompatiblePolicy:
                     return partly
                 completions += outcome
         finally:
-            self._places.put_nowait(client)
+            self._places.put_nowait(connection)
         return completions[: request.n]
 
     async def _some(self, question: _Question) -> Outcome:
@@ -220,9 +249,8 @@ class OpenAICompatiblePolicy:
         try:
             self.attempts += 1
             async with asyncio.timeout(self._timeout_s):
-                # The SDK's typed method checks every field of the body, which takes longer than sending it.
-                response = await question.client.post("/chat/completions", cast_to=self._as_it_came, body=body)
-            completions = read_reply(response.content, request)
+                content = await question.connection.post(request_bytes(body))
+            completions = read_reply(content, request)
             used = usage_of(request, completions)
             taken = used.prompt_tokens + used.completion_tokens
         finally:

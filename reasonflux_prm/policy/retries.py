@@ -14,10 +14,10 @@ from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from reasonflux_prm.policy.chat_reply import MalformedReply, server_message, short
+from reasonflux_prm.policy.chat_reply import MalformedReply, json_or_text, server_message, short
 
 if TYPE_CHECKING:
-    import openai
+    import httpx2
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 _LONGEST_WAIT_S = 300.0
@@ -78,51 +78,51 @@ def failure_of(error: Exception, where: str, model: str, timeout_s: float) -> Fa
     """Say what an exception of an attempt means.
 
     Args:
-        error: What the SDK or the reading of the answer raised; `TimeoutError` is our own limit.
+        error: What the sending or the reading of the answer raised; `TimeoutError` is our own limit.
         where: The server, as sentences call it.
         model: The model that was asked for.
         timeout_s: The limit of an attempt.
     """
-    import openai
+    import httpx2
 
     if isinstance(error, MalformedReply):
         return Failure(str(error), "malformed answer", Concerns.SERVER, again=True)
-    if isinstance(error, TimeoutError | openai.APITimeoutError) and not (_is_connecting(error) or _is_cut(error)):
+    if isinstance(error, TimeoutError | httpx2.TimeoutException) and not (_is_connecting(error) or _is_cut(error)):
         reason = f"{where} gave no answer within {timeout_s:g} s; raise the timeout or lower max_tokens"
         return Failure(reason, "timeout", Concerns.SERVER, again=True)
-    if isinstance(error, openai.APIConnectionError):
-        cause = short(str(error.__cause__ or error)) or type(error.__cause__).__name__
+    if isinstance(error, httpx2.RequestError):
+        cause = short(str(error)) or type(error).__name__
         if _is_connecting(error):
             reason = f"{where} could not be reached ({cause}); check that it runs at this address"
             return Failure(reason, "no connection", Concerns.CONNECTION, again=True)
         return Failure(f"{where} broke off ({cause}); see its log", "broken off", Concerns.SERVER, again=True)
-    if isinstance(error, openai.APIStatusError):
-        return _refusal(error, where, model)
+    if isinstance(error, httpx2.HTTPStatusError):
+        return _refusal(error.response, where, model)
     reason = f"a request to {where} failed with {type(error).__name__}: {short(str(error))}"
     return Failure(reason, type(error).__name__, Concerns.REQUEST, again=False)
 
 
 def _is_connecting(error: Exception) -> bool:
     """Whether the attempt ended before there was a connection."""
-    return type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout") and not _is_cut(error)
+    return type(error).__name__ in ("ConnectError", "ConnectTimeout") and not _is_cut(error)
 
 
 def _is_cut(error: Exception) -> bool:
     """Whether the server ended the connection; over aiohttp the SDK says that there was none, or a time limit."""
-    beneath = error.__cause__ and error.__cause__.__cause__
-    return type(beneath).__name__ in ("ServerDisconnectedError", "ClientOSError")
+    return type(error.__cause__).__name__ in ("ServerDisconnectedError", "ClientOSError")
 
 
-def _refusal(error: openai.APIStatusError, where: str, model: str) -> Failure:
-    """Say what an answer with a status of 400 or more means."""
-    status, message = error.status_code, server_message(error.body)
+def _refusal(response: httpx2.Response, where: str, model: str) -> Failure:
+    """Say what an answer with a status other than 200 or its like means."""
+    body = json_or_text(response.content)
+    status, message = response.status_code, server_message(body)
     said = f"HTTP {status}: {message}" if message else f"HTTP {status}"
-    after_s = retry_after_s(error.response.headers)
+    after_s = retry_after_s(response.headers)
     again, concerns = status in (408, 409, 429) or status >= 500, Concerns.SERVER
     if status == 401:
         reason = f"{where} refused the API key ({said}); pass the right one as api_key or in OPENAI_API_KEY"
         concerns = Concerns.ALL
-    elif status == 402 or (status == 429 and "insufficient_quota" in str(error.body)):
+    elif status == 402 or (status == 429 and "insufficient_quota" in str(body)):
         reason, again, concerns = f"{where} wants to be paid first ({said})", False, Concerns.ALL
     elif status == 403:
         reason = f"{where} does not allow this ({said}); check the API key and what it may use"

@@ -129,17 +129,19 @@ class LLMJudge:
     async def _review_chunk(self, view: JudgedView, chunk: Chunk) -> dict[int, list[Verdict]]:
         """Return, for each step number of a chunk, one verdict a review."""
         numbers, samples = view.numbers(chunk), self.settings.samples
-        question = self._question(view, chunk, numbers)
+        shown = enclosed(view.records(chunk))
+        question = self._question(shown, numbers)
         first = await self._asker.ask(question, n=samples, max_tokens=self._most_tokens(len(numbers)))
         answers = enumerate(answers_of(first, samples))
-        tallies = await together(self._finish(view, chunk, answer, index) for index, answer in answers)
+        tallies = await together(self._finish(view, shown, Tally(numbers), answer, index) for index, answer in answers)
         return {number: [tally.verdict(number) for tally in tallies] for number in numbers}
 
-    async def _finish(self, view: JudgedView, chunk: Chunk, first: Completion | PolicyError, index: int) -> Tally:
+    async def _finish(
+        self, view: JudgedView, shown: Mapping[str, str], tally: Tally, first: Completion | PolicyError, index: int
+    ) -> Tally:
         """Complete a review from its first answer: repair turns, then what is still missing step by step."""
-        tally = Tally(view.numbers(chunk))
         attempt = index * (self.settings.retries + 1)
-        await self._fill(view, chunk, first, tally, attempt, self.settings.retries)
+        await self._fill(shown, first, tally, attempt, self.settings.retries)
         missing = tally.missing()
         if missing and len(tally.asked) > 1:
             attempt += self.settings.retries + 1
@@ -151,16 +153,16 @@ class LLMJudge:
         """Ask about one step, and repeat it once at most: it was asked about often together with others."""
         position = next(at for at, step in enumerate(view.steps) if step.number == number)
         chunk = chunk_of_one(view.costs, position, view.room, self.settings.overlap_tokens)
-        tally = Tally((number,))
-        question = self._question(view, chunk, tally.asked)
+        shown, tally = enclosed(view.records(chunk)), Tally((number,))
+        question = self._question(shown, tally.asked)
         first = one_of(await self._asker.ask(question, attempt=attempt, max_tokens=self._most_tokens(1)))
-        await self._fill(view, chunk, first, tally, attempt, min(self.settings.retries, 1))
+        await self._fill(shown, first, tally, attempt, min(self.settings.retries, 1))
         return tally
 
     async def _fill(
-        self, view: JudgedView, chunk: Chunk, first: Completion | PolicyError, tally: Tally, attempt: int, retries: int
+        self, shown: Mapping[str, str], first: Completion | PolicyError, tally: Tally, attempt: int, retries: int
     ) -> None:
-        mark = enclosed(view.records(chunk))["mark"]
+        mark = shown["mark"]
 
         def again(faults: str) -> tuple[Message, ...]:
             missing = tally.missing()
@@ -169,7 +171,7 @@ class LLMJudge:
 
         failure = await ask_until(
             self._asker,
-            lambda: self._question(view, chunk, tally.missing()),
+            lambda: self._question(shown, tally.missing()),
             first,
             lambda answer: tally.take(answer.text, mark),
             again,
@@ -180,9 +182,8 @@ class LLMJudge:
         if failure is not None:
             tally.give_up(failure)
 
-    def _question(self, view: JudgedView, chunk: Chunk, numbers: Sequence[int]) -> tuple[Message, ...]:
-        asked = {"steps": step_numbers(numbers), "count": str(len(numbers))}
-        return self._prompt.fill(enclosed(view.records(chunk)) | asked)
+    def _question(self, shown: Mapping[str, str], numbers: Sequence[int]) -> tuple[Message, ...]:
+        return self._prompt.fill({**shown, "steps": step_numbers(numbers), "count": str(len(numbers))})
 
     def _most_tokens(self, steps: int) -> int:
         return self.settings.max_tokens or _ANSWER_TOKENS + _ENTRY_TOKENS * steps

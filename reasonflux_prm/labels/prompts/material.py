@@ -23,13 +23,14 @@ _CONTROL = re.compile(
 # Line breaks that json.dumps leaves as they are, and halves of characters that no server could be sent.
 _UNSAFE = re.compile("[\u0085\u2028\u2029\ud800-\udfff]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 Record = Mapping[str, str | int]
 
 
 def json_line(record: Record) -> str:
     """Write a record as one line of JSON without line breaks or control tokens; `json.loads` gives it back."""
-    line = json.dumps(record, ensure_ascii=False)
+    line = _ENCODER.encode(record)
     return _UNSAFE.sub(_escape, _CONTROL.sub(_escape, line))
 
 

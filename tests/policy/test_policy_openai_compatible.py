@@ -23,7 +23,7 @@ class Server:
 
     def __init__(self):
         self.answer = lambda body: ok("hello")
-        self.bodies, self.paths, self.keys, self.times, self.policies = [], [], [], [], []
+        self.bodies, self.paths, self.keys, self.headers, self.times, self.policies = [], [], [], [], [], []
         self.under_way = self.most_under_way = 0
         self.lock = threading.Lock()
         self.released = threading.Event()
@@ -36,6 +36,7 @@ class Server:
                     outer.bodies.append(body)
                     outer.paths.append(self.path)
                     outer.keys.append(self.headers["Authorization"])
+                    outer.headers.append(self.headers)
                     outer.times.append(time.monotonic())
                     outer.under_way += 1
                     outer.most_under_way = max(outer.most_under_way, outer.under_way)
@@ -149,6 +150,16 @@ def test_the_key_comes_from_the_environment_unless_given(server, monkeypatch):
     server.policy().generate([ask()])
     server.policy(api_key="given").generate([ask()])
     assert server.keys == ["Bearer from-env", "Bearer given"]
+
+
+def test_a_request_says_what_the_sdk_says_and_keeps_the_servers_cookies(server, monkeypatch):
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-1")
+    server.answer = lambda body: (200, {"Set-Cookie": "place=7; Path=/"}, ok("hello")[2])
+    server.policy(concurrency=1).generate([ask("one"), ask("two")])
+    first, second = server.headers
+    assert (first["OpenAI-Organization"], first["Cookie"], second["Cookie"]) == ("org-1", None, "place=7")
+    assert first["User-Agent"].startswith("AsyncOpenAI/")
+    assert first["Content-Type"] == "application/json"
 
 
 def test_answers_keep_the_order_of_the_requests_and_the_bound_on_concurrency(server):

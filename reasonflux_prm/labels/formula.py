@@ -26,7 +26,7 @@ COHERENCE_TERM = "coherence"
 DEFAULT_TERMS = ("alignment_max", "quality", "coherence")
 
 _QUALITY_TERM = re.compile(r"quality(_[a-z0-9_]+)?")
-_FORMULA = re.compile(r"\s*(?P<mode>\w+)\s*(?:(?P<aggregation>\w+)\s*(?:\((?P<terms>[^()]*)\))?)?\s*")
+_FORMULA = re.compile(r"\s*(?P<mode>\w+)(?:\s+(?P<aggregation>\w+)\s*(?:\((?P<terms>[^()]*)\))?)?\s*")
 _TERM = re.compile(r"\s*(?P<name>\w+)\s*(?P<required>!?)\s*(?:=\s*(?P<weight>[^\s=]+))?\s*")
 
 

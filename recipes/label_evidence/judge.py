@@ -1,8 +1,9 @@
 r"""A small judge, taught to review steps whose truth is known: a stand-in where no model that can judge is at hand.
 
     python -m recipes.label_evidence.judge make TREES.jsonl -o rows.jsonl
-    python -m recipes.label_evidence.judge teach rows.jsonl -o JUDGE --tokens 80000
-    reasonflux-prm label TRACES -o LABELS.jsonl --steps given --quality llm --judge local:JUDGE ...
+    python -m recipes.label_evidence.judge teach rows.jsonl -o JUDGE --tokens 27000
+    python -m recipes.label_evidence.judge part sets/mr_gsm8k.jsonl -o TRACES.jsonl --traces 80 --most-steps 6
+    reasonflux-prm label TRACES.jsonl -o LABELS.jsonl --steps given --quality llm --judge local:JUDGE ...
     python -m recipes.label_evidence.judge measure LABELS.jsonl ... -o judge.json
 
 A row's prompt is what the judge `llm` sends for a whole trace, taken down where a policy receives it; its completion is
@@ -24,6 +25,7 @@ import argparse
 import asyncio
 import json
 import re
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -38,8 +40,20 @@ from reasonflux_prm.policy.scripted import ScriptedPolicy
 from reasonflux_prm.records import LabelledTrace, Trace
 from reasonflux_prm.steps.split import split
 from reasonflux_prm.traces.native import native
-from recipes.label_evidence.measure import JSON, Known, first_error, judged, mean_auc, step_auc, term
+from recipes.label_evidence.measure import (
+    HALF,
+    JSON,
+    Known,
+    auc,
+    first_error,
+    judged,
+    mean_auc,
+    problem,
+    step_auc,
+    term,
+)
 from recipes.label_evidence.rollouts import sums
+from recipes.label_evidence.sets import rows as read_rows
 from recipes.label_evidence.sets import write
 from recipes.prm_135m.gold import is_dev, traces_of
 
@@ -169,6 +183,12 @@ def other_sums(problems: int, seed: int) -> Iterator[JSON]:
                 yield from (row(trace, notes) for trace in (right, wrong))
 
 
+def part(path: Path, traces: int, most_steps: int) -> list[JSON]:
+    """Return so many of the traces that have at most so many steps, by a hash of their problems alone."""
+    short = [one for one in read_rows(path) if len(one["steps"]) <= most_steps]
+    return sorted(short, key=lambda one: zlib.crc32(one["problem"].encode()))[:traces]
+
+
 # --- what came of it -----------------------------------------------------------------------------------------------
 
 
@@ -181,24 +201,38 @@ def measure(path: Path) -> JSON:
     methods["earlier step"] = lambda labelled: [-float(place) for place in range(len(labelled.steps))]
     known = Known(traces, {name: [method(one) for one in traces] for name, method in methods.items()})
     report: JSON = {"traces": len(traces), "steps": sum(len(one.steps) for one in traces)}
-    report["told"] = {name: told(traces, name) for name in names}
+    report["sides"] = {name: sides(traces, name) for name in names}
     report["unread"] = Counter(reason for one in traces for reason in reasons(one)).most_common(12)
     report["step_auc"] = step_auc(known, judged)
     report["step_auc_within_trace"] = {name: within(traces, known.values[name]) for name in methods}
+    report["step_auc_by_place"] = {name: by_place(traces, known.values[name]) for name in names}
     report["first_error"] = first_error(known)
     return report
 
 
-def told(traces: Sequence[LabelledTrace], name: str) -> JSON:
-    """Return how many right and wrong steps have a value of a term."""
-    count: Counter[str] = Counter()
+def sides(traces: Sequence[LabelledTrace], name: str) -> JSON:
+    """Return how many right and wrong steps a term calls good (above 0.5), bad, or neither, and how many it leaves."""
+    count = {kind: Counter[str](good=0, neither=0, bad=0, untold=0) for kind in ("right", "wrong")}
     for labelled in traces:
         for terms, right in zip(labelled.step_terms, judged(labelled), strict=True):
             if right is not None:
-                kind = "right" if right else "wrong"
-                count[kind] += 1
-                count[f"{kind}_told"] += name in terms and terms[name].value is not None
-    return dict(count)
+                value = terms[name].value if name in terms else None
+                side = "untold" if value is None else "good" if value > HALF else "bad" if value < HALF else "neither"
+                count["right" if right else "wrong"][side] += 1
+    return {kind: dict(found) for kind, found in count.items()}
+
+
+def by_place(traces: Sequence[LabelledTrace], values: Sequence[Sequence[float | None]]) -> JSON:
+    """Return the area among the first steps of traces, among the second ones, ...: there the place says nothing."""
+    report: JSON = {}
+    for place in range(max(len(one.steps) for one in traces)):
+        rows = [
+            (own[place], judged(labelled)[place], problem(labelled))
+            for labelled, own in zip(traces, values, strict=True)
+            if len(own) > place and own[place] is not None and judged(labelled)[place] is not None
+        ]
+        report[f"{place + 1}"] = auc(*(list(column) for column in zip(*rows, strict=True))) if rows else None
+    return report
 
 
 def reasons(labelled: LabelledTrace) -> Iterator[str]:
@@ -220,7 +254,7 @@ def within(traces: Sequence[LabelledTrace], values: Sequence[Sequence[float | No
 
 
 def main() -> None:
-    """Make rows, teach the judge, or measure its labels."""
+    """Make rows, teach the judge, take a part of a set, or measure labels."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = parser.add_subparsers(dest="part", required=True)
     making = parts.add_parser("make")
@@ -235,6 +269,11 @@ def main() -> None:
     teaching.add_argument("--base", type=Path, help="folder of the model to teach; default the embedded PRM's base")
     teaching.add_argument("--tokens", type=int, required=True, help="of completions")
     teaching.add_argument("--seed", type=int, default=0)
+    taking = parts.add_parser("part")
+    taking.add_argument("set", type=Path, help="a file that `sets.py` wrote")
+    taking.add_argument("-o", "--output", type=Path, required=True)
+    taking.add_argument("--traces", type=int, required=True)
+    taking.add_argument("--most-steps", type=int, required=True)
     measuring = parts.add_parser("measure")
     measuring.add_argument("labels", nargs="+", type=Path)
     measuring.add_argument("-o", "--output", type=Path, required=True)
@@ -242,6 +281,8 @@ def main() -> None:
     if args.part == "make":
         rows = [*changed_solutions(args.trees, args.gsm8k, Random(args.seed)), *other_sums(args.sums, args.seed)]
         print(f"{args.output}: {write(iter(rows), args.output)} rows")
+    elif args.part == "part":
+        print(f"{args.output}: {write(iter(part(args.set, args.traces, args.most_steps)), args.output)} traces")
     elif args.part == "teach":
         teach_judge(args.rows, args.output, args.base, args.tokens, args.seed)
     else:

@@ -62,6 +62,7 @@ def test_a_term_is_left_out():
         ("", "expected a formula such as 'bounded softmax"),
         ("bounded softmax(quality", "expected a formula such as"),
         ("bounded softmax(quality) and more", "expected a formula such as"),
+        ("mean(quality)", "expected a formula such as .* got 'mean\\(quality\\)'"),
         ("strict", "mode is bounded or literal, not 'strict'"),
         ("bounded median", "aggregation is softmax or mean or min or weighted, not 'median'"),
         ("bounded mean()", "expected a term such as quality, quality! or quality=2 .* got ''"),

@@ -14,7 +14,7 @@ from reasonflux_prm.labels.run import run_labelling
 from reasonflux_prm.policy.scripted import ScriptedPolicy
 from reasonflux_prm.traces.resumable import Input
 from recipes.label_evidence import rollouts
-from recipes.label_evidence.judge import calculation, changed_solutions, mark_in, measure, other_sums, scores
+from recipes.label_evidence.judge import calculation, changed_solutions, mark_in, measure, other_sums, part, scores
 from recipes.prm_135m.gold import is_dev
 
 
@@ -144,12 +144,11 @@ def test_an_able_judge_is_found_to_be_able(tmp_path):
     rows, labels = label(tmp_path, ScriptedPolicy(adder))
     report = measure(labels)
     wrong = sum(step == 0 for row in rows for step in row["step_labels"])
-    assert report["told"]["quality"] == {
-        "right": 64 - wrong,
-        "right_told": 64 - wrong,
-        "wrong": wrong,
-        "wrong_told": wrong,
-    }
+    none = {"neither": 0, "untold": 0}
+    assert report["sides"]["quality"]["right"] == {"good": 64 - wrong, "bad": 0, **none}
+    assert report["sides"]["quality"]["wrong"] == {"good": 0, "bad": wrong, **none}
+    areas = [area["value"] for area in report["step_auc_by_place"]["quality"].values()]
+    assert areas == [1, 1, 1, 1]
     assert report["unread"] == []
     assert report["step_auc"]["quality"]["value"] == report["step_auc_within_trace"]["quality"]["value"] == 1
     assert report["step_auc"]["earlier step"]["value"] < 1
@@ -158,7 +157,17 @@ def test_an_able_judge_is_found_to_be_able(tmp_path):
 def test_a_judge_that_writes_no_review_is_told_and_not_scored(tmp_path):
     _, labels = label(tmp_path, ScriptedPolicy(lambda request: "I would rather not."))
     report = measure(labels)
-    assert report["told"]["quality"]["right_told"] == report["told"]["quality"]["wrong_told"] == 0
+    assert report["sides"]["quality"]["right"]["untold"] + report["sides"]["quality"]["wrong"]["untold"] == 64
     assert report["step_auc"]["quality"] is None
     assert sum(count for _, count in report["unread"]) == 64
     assert report["step_auc"]["quality, silence 0.5"]["value"] == 0.5
+
+
+def test_a_part_of_a_set_is_drawn_by_problems_and_length_alone(tmp_path):
+    rows = [row for terms in (4, 6) for row in rollouts.sums(20, terms, 0)]
+    for name, given in (("a", rows), ("b", rows[::-1])):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in given))
+    taken = part(tmp_path / "a", 10, 4)
+    assert {len(row["steps"]) for row in taken} == {3}
+    assert {row["id"] for row in taken} == {row["id"] for row in part(tmp_path / "b", 10, 4)}
+    assert len(taken) == 10

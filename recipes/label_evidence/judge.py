@@ -37,7 +37,7 @@ from reasonflux_prm.labels.judges.base import QUALITY
 from reasonflux_prm.labels.judges.llm import LLMJudge
 from reasonflux_prm.labels.judges.llm_reply import CRITERIA, OVERALL
 from reasonflux_prm.policy.scripted import ScriptedPolicy
-from reasonflux_prm.records import LabelledTrace, Trace
+from reasonflux_prm.records import LabelledTrace, Step, Trace
 from reasonflux_prm.steps.split import split
 from reasonflux_prm.traces.native import native
 from recipes.label_evidence.measure import (
@@ -65,6 +65,7 @@ FIRST_WRONG = dict.fromkeys(CRITERIA, 0.0)
 CARRIED_ON = {**FIRST_WRONG, "coherence": 1.0, OVERALL: 0.2}
 
 _MARK = re.compile(r"with the mark ([0-9a-f]{16})\.")
+_NOTE = re.compile(r"\bjudge: (.*)")
 _TIMES = {r"\times": "*", "×": "*", " x ": " * "}
 _PIECE = re.compile(r"\d[\d,]*(?:\.\d+)?%?|\.\d+|[-+*/()]")
 _STATED = re.compile(r"-?\d[\d,]*(?:\.\d+)?%?")
@@ -154,7 +155,7 @@ def changed_solutions(trees: Path, problems: int, rng: Random) -> Iterator[JSON]
         gold, wrong = [*tree["gold"], tree["final"]], rng.choice(branches)
         for branch in (_kept_to(gold, wrong), wrong):
             *_, trace = traces_of({**tree, "branches": [branch]}, 1, rng)
-            texts = [split_text(trace, place) for place in range(len(trace.step_labels))]
+            texts = [text_of(trace, step) for step in trace.steps]
             own = zip(texts, gold, trace.step_labels, strict=False)  # a trace may break off
             yield row(trace, [calculation(text if label else meant) for text, meant, label in own])
 
@@ -165,9 +166,8 @@ def _kept_to(gold: Sequence[str], wrong: Mapping[str, Any]) -> JSON:
     return {"at": stop - 1, "steps": gold[stop - 1 : stop], "complete": wrong["complete"], "label": 1, "kind": "right"}
 
 
-def split_text(trace: Trace, place: int) -> str:
-    """Return the text of one of the steps that a trace came with."""
-    step = trace.steps[place]
+def text_of(trace: Trace, step: Step) -> str:
+    """Return the text of a step."""
     return (trace.thinking if step.part == "thinking" else trace.response)[step.start : step.stop]
 
 
@@ -179,8 +179,8 @@ def other_sums(problems: int, seed: int) -> Iterator[JSON]:
         made = [native(one, "sums")[0] for one in sums(number, terms, seed + terms)]
         for right, wrong in zip(made[::2], made[1::2], strict=True):
             if right.problem not in left_out:
-                notes = [calculation(split_text(right, place)) for place in range(terms - 1)]
-                yield from (row(trace, notes) for trace in (right, wrong))
+                notes = [calculation(text_of(right, step)) for step in right.steps]
+                yield from ({**row(trace, notes), "id": f"{terms}-{trace.id}"} for trace in (right, wrong))
 
 
 def part(path: Path, traces: int, most_steps: int) -> list[JSON]:
@@ -199,6 +199,7 @@ def measure(path: Path) -> JSON:
     names = [name for name in names if name.startswith(QUALITY) and not name.endswith("_spread")]
     methods = {name: term(name) for name in names} | {"quality, silence 0.5": term(QUALITY, 0.5)}
     methods["earlier step"] = lambda labelled: [-float(place) for place in range(len(labelled.steps))]
+    methods["the note is what the step says"] = agreement
     known = Known(traces, {name: [method(one) for one in traces] for name, method in methods.items()})
     report: JSON = {"traces": len(traces), "steps": sum(len(one.steps) for one in traces)}
     report["sides"] = {name: sides(traces, name) for name in names}
@@ -220,6 +221,15 @@ def sides(traces: Sequence[LabelledTrace], name: str) -> JSON:
                 side = "untold" if value is None else "good" if value > HALF else "bad" if value < HALF else "neither"
                 count["right" if right else "wrong"][side] += 1
     return {kind: dict(found) for kind, found in count.items()}
+
+
+def agreement(labelled: LabelledTrace) -> list[float | None]:
+    """Return 1 where the calculation in the judge's note is the step's own, 0 where it is another, None without one."""
+    found: list[float | None] = []
+    for step, terms in zip(labelled.steps, labelled.step_terms, strict=True):
+        note = next(iter(_NOTE.findall(terms.get(f"{QUALITY}_llm", terms[QUALITY]).reason or "")), None)
+        found.append(None if note is None else float(note == calculation(text_of(labelled.trace, step))))
+    return found
 
 
 def by_place(traces: Sequence[LabelledTrace], values: Sequence[Sequence[float | None]]) -> JSON:

@@ -54,8 +54,7 @@ def label(tmp_path, policy):
 
 
 def test_a_prompt_is_what_a_labelling_run_asks(tmp_path):
-    taught = {row["id"]: row for row in other_sums(8, 3)}  # of 4 to 7 numbers; 5 come from seed 8
-    rows = [row for row in rollouts.sums(2, 5, 8) if row["id"] in taught]
+    rows = list(rollouts.sums(2, 5, 3 + 5))  # those of five numbers among `other_sums(8, 3)`
     (tmp_path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     policy = ScriptedPolicy(lambda request: "no review")
     labeller = Labeller(
@@ -63,7 +62,9 @@ def test_a_prompt_is_what_a_labelling_run_asks(tmp_path):
     )
     run_labelling(labeller, Input(str(tmp_path / "sums.jsonl")), tmp_path / "labels.jsonl")
     asked = [[{"role": turn.role, "content": turn.content} for turn in one.messages] for one in policy.requests]
-    made = [row["prompt"] for row in other_sums(8, 3) if row["problem"].count("+") == 4]
+    taught = list(other_sums(8, 3))
+    assert len({row["id"] for row in taught}) == len(taught) == 16
+    made = [row["prompt"] for row in taught if row["problem"].count("+") == 4]
     assert len(made) == 4
     assert all(prompt in asked for prompt in made)
     assert "reference_answer" in made[0][1]["content"]
@@ -136,7 +137,8 @@ def adder(request):
             total = (first if total is None else total) + second
             said = float(total == result)
             scored = dict.fromkeys(("correctness", "coherence", "progress", "overall"), said)
-            entries.append({"step": one["step"], **scored})
+            note = f"{total - second} + {second} = {total}"
+            entries.append({"step": one["step"], "note": note, **scored})
     return json.dumps({"review": mark_in(request.messages[-1].content), "scores": entries})
 
 
@@ -151,6 +153,7 @@ def test_an_able_judge_is_found_to_be_able(tmp_path):
     assert areas == [1, 1, 1, 1]
     assert report["unread"] == []
     assert report["step_auc"]["quality"]["value"] == report["step_auc_within_trace"]["quality"]["value"] == 1
+    assert report["step_auc"]["the note is what the step says"]["value"] == 1
     assert report["step_auc"]["earlier step"]["value"] < 1
 
 

@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from reasonflux_prm.evaluation.tasks import gsm8k, svamp
-from reasonflux_prm.evaluation.tasks.base import load
+from reasonflux_prm.evaluation.tasks.base import Task, load
 from reasonflux_prm.traces.write import atomic_path
 from recipes.grpo.sizes import REWARDS, SIZES, Size
 from recipes.grpo.table import write_table
 from recipes.grpo.work import Job, Worker, all_jobs, done
+from recipes.student.tests import named
 
 _LOOK_S = 1.0
 _GPU_SHARE = 0.9
@@ -90,10 +91,7 @@ def _teach(args: argparse.Namespace, size: Size) -> None:
 
 
 def _worker(args: argparse.Namespace, size: Size) -> Worker:
-    tests = {
-        task.name: (task, load(task, source, limit=size.tests))
-        for task, source in ((gsm8k.TASK, args.test), (svamp.TASK, args.svamp))
-    }
+    tests = {task.name: (task, load(task, source, limit=size.tests)) for task, source in _tests(args)}
     problems = load(gsm8k.TASK, args.train, limit=size.problems)
     student = args.student or args.output / "student"
     return Worker(student, problems, tests, size, args.prm, args.output, args.keep)
@@ -113,11 +111,11 @@ def _share(args: argparse.Namespace, size: Size, jobs: list[Job], about: dict[st
                 [*command, "--worker", str(number)], stdout=stream, stderr=stream, env=environment
             )
         workers.append(worker)
-    start, shown = time.monotonic(), -1
+    start, shown, tasks = time.monotonic(), -1, _tasks(args)
     try:
         while any(worker.poll() is None for worker in workers):
             time.sleep(_LOOK_S)
-            ready = [job for job in jobs if done(job, args.output, _tasks())]
+            ready = [job for job in jobs if done(job, args.output, tasks)]
             if len(ready) != shown:
                 shown = len(ready)
                 print(f"{time.monotonic() - start:.0f} s: {shown} of {len(jobs)} done", flush=True)
@@ -146,12 +144,17 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _tasks() -> list[str]:
-    return [gsm8k.TASK.name, svamp.TASK.name]
+def _tests(args: argparse.Namespace) -> list[tuple[Task, Path]]:
+    return [(named(task, file), file) for task, file in ((gsm8k.TASK, args.test), (svamp.TASK, args.svamp))]
+
+
+def _tasks(args: argparse.Namespace) -> list[str]:
+    return [task.name for task, _ in _tests(args)]
 
 
 def _table(args: argparse.Namespace, size: Size, jobs: list[Job], about: dict[str, Any]) -> str:
-    results = {job: done(job, args.output, _tasks()) for job in jobs}
+    tasks = _tasks(args)
+    results = {job: done(job, args.output, tasks) for job in jobs}
     runs = [run for run in results.values() if run is not None]
     if not runs:
         return "nothing is done yet"
@@ -161,7 +164,9 @@ def _table(args: argparse.Namespace, size: Size, jobs: list[Job], about: dict[st
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("train", type=Path, help="GSM8K train, JSON lines with id, problem, answer, solution")
-    parser.add_argument("test", type=Path, help="GSM8K test, JSON lines with id, problem, answer")
+    parser.add_argument(
+        "test", type=Path, help="GSM8K test, JSON lines with id, problem, answer and, for tables, source"
+    )
     parser.add_argument("svamp", type=Path, help="SVAMP, JSON lines with id, problem, answer")
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--size", choices=tuple(SIZES), default="full")

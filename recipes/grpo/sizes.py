@@ -45,6 +45,8 @@ class Size:
     seeds: int
     window: int
     """Updates that are averaged at the start and at the end of training; see `rl.monitor`."""
+    rule: str = "adaptive"
+    """How traces are cut into steps."""
     saves: int = 0
     """Checkpoints of a run, from which it goes on after a kill; without them it begins again."""
 
@@ -58,6 +60,10 @@ SIZES = {
         sft_tokens=1_000_000, steps=24, prompts=16, group=8, at_once=16, learning_rate=2e-5, kl=0.0, tokens=224,
         samples=1, seeds=3, window=5,
     ),
+    "world": Size(
+        sft_tokens=0, steps=40, prompts=8, group=8, at_once=32, learning_rate=3e-4, kl=0.0, tokens=80, problems=8_000,
+        tests=300, samples=2, seeds=3, window=8, rule="blank-line",
+    ),
     "small": Size(
         sft_tokens=200_000, steps=60, prompts=16, group=8, at_once=16, tokens=256, tests=300, samples=2, seeds=1,
         window=5, saves=6,
@@ -67,7 +73,7 @@ SIZES = {
         saves=6,
     ),
 }  # fmt: skip
-"""`tiny` shows that all stages run, and says nothing of the rewards; the others are for a GPU, and `gpu` for
-minutes of one.
+"""`tiny` shows that all stages run, and says nothing of the rewards; `world` is for the models of `recipes.small_world`
+on a CPU; the others are for a GPU, and `gpu` for minutes of one.
 
 With so few updates `gpu` takes a higher learning rate, and as in DAPO (arXiv:2503.14476) no KL term."""

@@ -15,6 +15,7 @@ from recipes.grpo.measure import Graded, accuracy, difference
 from recipes.grpo.sizes import Size
 
 TITLES = {"gsm8k": "GSM8K test", "svamp": "SVAMP"}
+"""Of tasks whose name is not what a table says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ def write_table(
     """
     rows = [_row(name, [run for run in runs if run.reward == name], runs, size) for name in _names(runs)]
     table = {"about": about, "missing": list(missing), "rows": rows}
-    text = _markdown(rows)
+    text = _markdown(rows, list(runs[0].tested))
     if missing:
         text += f"Not done, and not in the table: {', '.join(missing)}.\n"
     for name, content in (("table.json", json.dumps(table, indent=1) + "\n"), ("table.md", text)):
@@ -99,13 +100,13 @@ def _names(runs: Sequence[Run]) -> list[str]:
     return list(dict.fromkeys(run.reward for run in runs))
 
 
-def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    tasks = [task for task in TITLES if task in rows[0]]
+def _markdown(rows: Sequence[Mapping[str, Any]], tested: Sequence[str]) -> str:
+    tasks = list(tested)
     head = [
         "reward",
         "seeds",
-        *(TITLES[task] for task in tasks),
-        "minus rule, GSM8K",
+        *(title(task) for task in tasks),
+        f"minus rule, {title(tasks[0])}",
         "tokens",
         "cut off",
         "PRM reward",
@@ -139,7 +140,7 @@ def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     lines += [
         "",
         "Accuracy of single samples at temperature 1, over all seeds, with the 95% interval by problem "
-        f"({n['clusters']:,} problems of {TITLES[tasks[0]]}). PRM reward and share of right "
+        f"({n['clusters']:,} problems of {title(tasks[0])}). PRM reward and share of right "
         "rollouts: means over the first and the last updates of training.",
         "",
     ]
@@ -160,6 +161,11 @@ def _arrow(courses: Sequence[Sequence[float] | None] | None) -> str:
         return ""
     first, last = (sum(course[k] for course in known) / len(known) for k in (0, 1))
     return f"{first:.3f} to {last:.3f}"
+
+
+def title(task: str) -> str:
+    """Return what a table calls a task."""
+    return TITLES.get(task, task)
 
 
 def _line(cells: Sequence[str]) -> str:

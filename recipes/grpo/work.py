@@ -95,11 +95,10 @@ class Worker:
         import torch
 
         from reasonflux_prm.policy.local import LocalPolicy
-        from reasonflux_prm.prm.load import load_prm
 
         self._student, self._problems, self._tests, self._size = student, problems, tests, size
         self._output, self._keep = output, keep
-        self._prm: Any = prm if prm.startswith(("http://", "https://")) else load_prm(prm)
+        self._prm = _opened(prm, size.rule)
         bound = _BATCH_TOKENS if torch.cuda.is_available() else None
         self._policy = LocalPolicy(str(student), batch_tokens=bound, prefix_bytes=0)
 
@@ -142,6 +141,18 @@ class Worker:
         if not self._keep:
             (folder / WEIGHTS).unlink(missing_ok=True)
         print(f"{job.name}: trained {trained - start:.1f} s, tested {time.monotonic() - trained:.1f} s", flush=True)
+
+
+def _opened(prm: str, rule: str) -> Any:
+    """Return a PRM that cuts traces by a rule, as a trainer takes it."""
+    if prm.startswith(("http://", "https://")):
+        if rule != "adaptive":
+            raise SystemExit(f"this size cuts steps by {rule}, which a trainer does not ask of {prm}; give a folder")
+        return prm
+    from reasonflux_prm.prm.load import load_prm
+    from reasonflux_prm.scoring.engine import Engine, EngineSettings
+
+    return Engine(load_prm(prm), EngineSettings(steps=rule))
 
 
 def _free() -> None:

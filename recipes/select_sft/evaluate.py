@@ -13,13 +13,20 @@ from reasonflux_prm.evaluation.tasks.base import Problem, load
 from reasonflux_prm.grading.graders import open_grader
 from reasonflux_prm.policy.base import Message, Policy, Request
 from recipes.select_sft.sizes import Size
+from recipes.student.tests import named
 
 TASKS = {"gsm8k": "gsm8k_test.jsonl", "svamp": "svamp.jsonl"}
+"""By the task's name, its file; results have the names of the files' problems (`recipes.student.tests`)."""
+
+
+GRADER = "numeric"
+"""Of all tasks."""
 
 
 def load_tests(data: Path, size: Size) -> dict[str, list[Problem]]:
     """Return the problems of each benchmark in `TASKS`, from the folder of their files."""
-    return {name: list(load(find_task(name), data / file, limit=size.tests)) for name, file in TASKS.items()}
+    tests = [(named(find_task(name), data / file), data / file) for name, file in TASKS.items()]
+    return {task.name: list(load(task, file, limit=size.tests)) for task, file in tests}
 
 
 def evaluate(policy: Policy, problems: Mapping[str, list[Problem]], size: Size) -> dict[str, Any]:
@@ -35,7 +42,7 @@ def evaluate(policy: Policy, problems: Mapping[str, list[Problem]], size: Size) 
     for name, own in problems.items():
         answers = [None if isinstance(one, PolicyError) else one[0] for one in islice(outcomes, len(own))]
         pairs = [(one.text if one else "", str(problem.answer)) for one, problem in zip(answers, own, strict=True)]
-        with open_grader(find_task(name).grader) as grader:
+        with open_grader(GRADER) as grader:
             right = [verdict.right for verdict in grader.grade_many(pairs)]
         found[name] = {
             "right": right,

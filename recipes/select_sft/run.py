@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import shutil
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -73,7 +74,8 @@ def _all(
             trainers.submit(ready)
         _make_pool(args, setup.size, setup.output, setup.student)
         command_or_stop(
-            "score", str(setup.output / "pool.jsonl"), "-o", str(setup.output / "scored.jsonl"), "--prm", args.prm
+            *("score", str(setup.output / "pool.jsonl"), "-o", str(setup.output / "scored.jsonl")),
+            *("--prm", args.prm, "--steps", setup.size.rule),
         )
         free_memory()
         selecting = {}
@@ -87,6 +89,8 @@ def _about(args: argparse.Namespace, student: Path) -> dict[str, Any]:
     """Return what all results of a folder must have in common."""
     samples = None if args.samples is None else str(args.samples)
     made = {"policy": args.policy} if samples is None else {"samples": samples}
+    if args.pool is not None:
+        made = {"pool": str(args.pool)}
     return {"size": args.size, "prm": args.prm, **made, "student": str(student), "seed": args.seed}
 
 
@@ -105,6 +109,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         type=Path,
         metavar="CANDIDATES",
         help="samples of GSM8K train that are there: what `reasonflux-prm evaluate gsm8k --policy` wrote",
+    )
+    source.add_argument(
+        "--pool", type=Path, metavar="TRACES", help="graded traces that are there, as they are the pool"
     )
     parser.add_argument("--student", type=Path, help="folder; default SmolLM2-135M-Instruct")
     parser.add_argument("--backend", choices=("local", "vllm"), default="local", help="what evaluates")
@@ -135,6 +142,9 @@ def _once(path: Path, settings: dict[str, Any]) -> None:
 def _make_pool(args: argparse.Namespace, size: Size, out: Path, student: Path) -> None:
     pool = out / "pool.jsonl"
     if pool.exists():
+        return
+    if args.pool is not None:
+        shutil.copyfile(args.pool, pool)
         return
     file = args.data / "gsm8k_train.jsonl"
     if args.samples is not None:

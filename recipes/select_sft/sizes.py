@@ -49,6 +49,8 @@ class Size:
     sequences: int | None = None
     """Answers that are written at once; None takes the policy's default."""
     learning_rate: float = 1e-4
+    rule: str = "adaptive"
+    """How traces are cut into steps."""
 
 
 SIZES: Final = {
@@ -77,6 +79,21 @@ SIZES: Final = {
         sequences=384,
         learning_rate=3e-4,
     ),
+    "world": Size(
+        1_500,
+        4,
+        (800, 3_200),
+        60_000,
+        3,
+        300,
+        max_tokens=80,
+        batch=32,
+        at_once=32,
+        sequences=256,
+        learning_rate=1e-3,
+        rule="blank-line",
+    ),
     "full": Size(7_473, 8, (1_000, 5_000, 10_000), 4_000_000, 3, None),
 }
-"""`gpu` is for minutes of a GPU of 80 GB, with `--samples` and `--parallel 4`; `small` and `full` have not been run."""
+"""`gpu` is for minutes of a GPU of 80 GB, with `--samples` and `--parallel 4`; `world` is for the models of
+`recipes.small_world` on a CPU; `small` and `full` have not been run."""

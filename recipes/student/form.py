@@ -20,11 +20,12 @@ from reasonflux_prm.records import Trace
 _MARK = re.compile(r"<<[^<>]*>>")
 
 
-def reference_traces(problems: Path) -> Iterator[Trace]:
+def reference_traces(problems: Path, between: str = "\n") -> Iterator[Trace]:
     """Read problems with reference solutions as think-then-respond traces, all of them right.
 
     Args:
         problems: JSON lines with `id, problem, answer, solution`, as GSM8K's training split.
+        between: Stands between the lines of a solution.
     """
     for line in problems.open(encoding="utf-8"):
         row = json.loads(line)
@@ -32,7 +33,7 @@ def reference_traces(problems: Path) -> Iterator[Trace]:
         yield Trace(
             id=row["id"],
             problem=row["problem"],
-            thinking=_MARK.sub("", "\n".join(lines)).strip(),
+            thinking=_MARK.sub("", between.join(lines)).strip(),
             response=respond(row["answer"]),
             answer=row["answer"],
             source="gsm8k-train",

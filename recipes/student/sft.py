@@ -46,6 +46,8 @@ class SFTSettings:
     rank: int | None = 16
     """Rank of the LoRA adapters of all linear layers, merged at the end; None trains all weights. The adapters, rounded
     to bfloat16 before they are merged, are kept in `adapter` beside the student: the base and these make it again."""
+    whole: bool = False
+    """Learn prompts as well as completions, as a model that knows no language needs to."""
     longest: int = 1024
     """Rows with more tokens are left out, and counted."""
     prompt_once: bool = False
@@ -149,7 +151,7 @@ def _trained(base: Path, rows: Sequence[Row], output: Path, settings: SFTSetting
         warmup_steps=0.05,
         train_sampling_strategy="group_by_length",  # rows of a batch are filled up to the longest
         max_length=None,  # longer rows were left out, and counted
-        completion_only_loss=True,
+        completion_only_loss=not settings.whole,
         bf16=on_gpu,
         use_cpu=not on_gpu,
         seed=settings.seed,

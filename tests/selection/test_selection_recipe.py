@@ -16,6 +16,7 @@ from reasonflux_prm.cli.select_options import selection_of
 from reasonflux_prm.grading.graders import open_grader
 from reasonflux_prm.policy.base import Completion
 from reasonflux_prm.policy.scripted import ScriptedPolicy
+from recipes.select_sft import run as recipe
 from recipes.select_sft.jobs import all_jobs, results, run_jobs, selections
 from recipes.select_sft.pool import answered_only, problems, read_samples, sampled, write_pool, written
 from recipes.select_sft.sizes import CURVE, METHODS, SIZES
@@ -257,3 +258,20 @@ def test_the_table_of_a_run_that_was_cut_off_says_what_is_missing(tmp_path):
     assert f"Not done, {len(jobs) - 4} of {len(jobs)}: " in text
     assert jobs[4].name in text
     assert (tmp_path / "curve-gsm8k.svg").exists()
+
+
+def test_a_pool_that_is_there_is_taken_as_it_is(tmp_path):
+    own, out = tmp_path / "own.jsonl", tmp_path / "out"
+    own.write_text('{"id": "a"}\n')
+    out.mkdir()
+    args = recipe._arguments(["--size", "world", "--data", str(tmp_path), "-o", str(out), "--pool", str(own)])
+    recipe._make_pool(args, SIZES["world"], out, tmp_path)
+    assert (out / "pool.jsonl").read_text() == own.read_text()
+    assert recipe._about(args, tmp_path)["pool"] == str(own)
+    assert not {"policy", "samples"} & recipe._about(args, tmp_path).keys()
+
+
+def test_a_pool_goes_with_no_samples(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        recipe._arguments(["--size", "world", "--data", "d", "-o", "o", "--pool", "p", "--samples", "s"])
+    assert "not allowed with" in capsys.readouterr().err

@@ -1,0 +1,130 @@
+"""The small world: its stories and solutions hold together, errors are errors, and its model can say all of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from itertools import pairwise
+
+import pytest
+
+pytest.importorskip("trl")  # what the recipe trains with
+
+from reasonflux_prm.evaluation.tasks import gsm8k
+from reasonflux_prm.evaluation.tasks.base import load
+from reasonflux_prm.grading.graders import open_grader
+from reasonflux_prm.steps.split import split
+from recipes.small_world import world
+from recipes.small_world.base import GAP, STEP, TRACE, write_base
+from recipes.small_world.corrupt import corrupted
+from recipes.small_world.run import RULE, World
+from recipes.student.form import chat_row, reference_traces
+from recipes.student.tests import named
+
+TOLD = {"finds": "+", "buys": "+", "gets": "+", "loses": "-", "sells": "-", "drops": "-", "doubles": "*", "half": "/"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("world")
+
+
+@pytest.fixture(scope="module")
+def files(folder):
+    patch = pytest.MonkeyPatch()
+    small = [world.Split(split.file, split.source, 120, split.events) for split in world.SPLITS]
+    patch.setattr(world, "SPLITS", tuple(small))
+    world.write_problems(folder)
+    patch.undo()
+    return [folder / split.file for split in small]
+
+
+def rows(file):
+    return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+
+
+def test_no_story_is_told_twice(files):
+    told = [row["problem"] for file in files for row in rows(file)]
+    assert len(told) == len(set(told)) == 360
+
+
+def test_solutions_do_what_the_stories_tell(files):
+    for row in (row for file in files for row in rows(file)):
+        signs = [TOLD[word] for word in re.findall(r"\w+", row["problem"]) if word in TOLD]
+        held = int(re.search(r"has (\d+)", row["problem"])[1])
+        *lines, last = row["solution"].splitlines()
+        for sign, line in zip(signs, lines, strict=True):
+            before, by, after = re.fullmatch(rf".*: (\d+)\{sign}(\d+)=<<.*>>(\d+)", line).groups()
+            assert int(before) == held
+            held = {"+": held + int(by), "-": held - int(by), "*": held * int(by), "/": held / int(by)}[sign]
+            assert int(after) == held <= world.MOST
+        assert last == f"#### {row['answer']}" == f"#### {int(held)}"
+
+
+def test_longer_stories_are_longer_than_any_that_is_learnt(files):
+    learnt, longer = ([row["solution"].count("\n") for row in rows(files[number])] for number in (0, 2))
+    assert max(learnt) < min(longer)
+
+
+def test_files_that_are_there_are_what_would_be_written(files, tmp_path, monkeypatch):
+    small = [world.Split(split.file, split.source, 120, split.events) for split in world.SPLITS]
+    monkeypatch.setattr(world, "SPLITS", tuple(small))
+    world.write_problems(tmp_path)
+    assert [(tmp_path / file.name).read_bytes() for file in files] == [file.read_bytes() for file in files]
+
+
+def test_corrupted_solutions_have_one_slip_and_go_on_from_it(files):
+    with open_grader("numeric") as grader:
+        for trace in reference_traces(files[0], GAP):
+            wrong = corrupted(trace)
+            lines = [re.fullmatch(r".*: (\d+)([-+*/])(\d+)=(\d+)", line).groups() for line in wrong.thinking.split(GAP)]
+            slips = [
+                number
+                for number, (before, sign, by, after) in enumerate(lines)
+                if world.worked_out(int(before), sign, int(by)) != int(after)
+            ]
+            assert len(slips) == 1
+            assert all(one[3] == other[0] for one, other in pairwise(lines))
+            assert wrong.response == f"The answer is \\boxed{{{lines[-1][3]}}}."
+            assert not grader.grade(wrong.response, str(trace.answer)).right
+            assert corrupted(trace) == wrong
+
+
+def test_every_line_is_a_step(files):
+    trace = next(reference_traces(files[0], GAP))
+    steps = split(trace, RULE).steps
+    assert [step.part for step in steps] == [*["thinking"] * len(trace.thinking.split(GAP)), "response"]
+
+
+def test_the_model_reads_and_writes_all_of_it(files, tmp_path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    write_base(files[0], tmp_path / "random")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "random")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "random")
+    assert model.get_input_embeddings().weight.shape[0] == len(tokenizer)
+    for trace in reference_traces(files[2], GAP):
+        row = chat_row(trace)
+        ids = tokenizer.apply_chat_template([*row["prompt"], *row["completion"]], return_dict=False)
+        assert row["completion"][0]["content"] in tokenizer.decode(ids)
+        assert len(ids) <= model.config.max_position_embeddings
+    digits = tokenizer.convert_ids_to_tokens(tokenizer("1234", add_special_tokens=False)["input_ids"])
+    assert digits == ["1", "2", "3", "4"]
+    assert all(len(tokenizer.encode(token)) == 1 for token in (STEP, TRACE))
+
+
+def test_tables_have_the_names_of_the_files_problems(files, tmp_path):
+    assert [named(gsm8k.TASK, file).name for file in files[1:]] == ["small-world-test", "small-world-longer"]
+    assert len(load(named(gsm8k.TASK, files[1]), files[1])) == 120
+    plain = tmp_path / "plain.jsonl"
+    plain.write_text('{"id": "a", "problem": "1+1?", "answer": "2"}\n')
+    assert named(gsm8k.TASK, plain) is gsm8k.TASK
+
+
+def test_the_parts_that_policies_prm_and_pool_learn_from_are_apart():
+    from recipes.small_world import run
+
+    assert run.LEARNT.stop <= run.POOLED.start < run.POOLED.stop <= world.SPLITS[0].problems
+    assert list(World(None, 1).stages()) == [
+        "problems", "teach", "sample", "label", "train", "choose", "select", "grpo",
+    ]  # fmt: skip

@@ -106,7 +106,7 @@ class World:
         for name in PRM_SAMPLES:
             source, labels = self.folder / f"learnt-{name}.candidates.jsonl", self.folder / f"labels-{name}.jsonl"
             how = ("--steps", RULE, "--quality", "rules", "--trajectory", "outcome", "--grader", "numeric")
-            formula = ("--alignment", "none", "--no-coherence", "--formula", "bounded mean(quality)")
+            formula = ("--aggregation", "mean", "--alignment", "none", "--no-coherence")
             run("label", source, "-o", labels, *how, *formula)
 
     def train(self) -> None:

@@ -19,6 +19,7 @@ from tokenizers import Tokenizer
 from reasonflux_prm.errors import CheckpointError, MissingExtra, UsageError
 from reasonflux_prm.labels.embedding_cache import EmbeddingCache
 from reasonflux_prm.labels.encoder_files import EMBEDDED, INSTALL, fingerprint, locate_encoder
+from reasonflux_prm.policy.model_files import LOADING
 
 log = logging.getLogger(__name__)
 
@@ -242,7 +243,7 @@ def open_encoder(
         raise MissingExtra(f"encoders need sentence-transformers: {INSTALL}") from error
     folder = locate_encoder(name, revision)
     try:
-        with _without_bars():
+        with _without_bars(), LOADING:
             model = SentenceTransformer(str(folder), device=device, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # whatever transformers and torch make of a broken folder or an unknown device
         lines = str(error).strip().splitlines() or [type(error).__name__]

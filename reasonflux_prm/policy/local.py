@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from reasonflux_prm.errors import PolicyError, PolicyStopped, UsageError
+from reasonflux_prm.errors import PolicyError, UsageError
 from reasonflux_prm.policy.base import Completion, Outcome, Request
 from reasonflux_prm.policy.chat_prompt import ChatPrompt
 from reasonflux_prm.policy.gathering import Asked, Gatherer
@@ -247,20 +247,12 @@ class LocalPolicy:
 
     def _load(self) -> None:
         import torch
-        from transformers import AutoModelForCausalLM
 
         from reasonflux_prm.policy.past import kept_shape
         from reasonflux_prm.policy.prefill import PromptReader
 
-        try:
-            model = AutoModelForCausalLM.from_pretrained(
-                self._files.source, dtype=getattr(torch, self._dtype), trust_remote_code=False, use_safetensors=True
-            ).to(self._device)
-        except Exception as error:  # a missing file, a wrong shape, an unknown architecture, no memory: all end the run
-            said = f"the model {self.name} could not be loaded ({type(error).__name__}: {error})"
-            raise PolicyStopped(said) from error
-        self._replies.ends = self._files.end_tokens(model.generation_config.eos_token_id)
-        self._model = model.eval()
+        self._model = self._files.load(self._dtype, self._device)
+        self._replies.ends = self._files.end_tokens(self._model.generation_config.eos_token_id)
         free, _ = torch.cuda.mem_get_info(self._device) if self._device.type == "cuda" else (2**33, None)
         per_token = self._files.cache_values_per_token() * getattr(torch, self._dtype).itemsize
         self._most_tokens = self._most_tokens or max(1, int(_BATCH_SHARE * free / per_token))

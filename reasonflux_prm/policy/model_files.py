@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -11,6 +12,9 @@ from typing import Any
 from reasonflux_prm.errors import MissingExtra, PolicyStopped
 from reasonflux_prm.storage import sha256
 
+LOADING = threading.Lock()
+"""Held while a model is loaded: transformers changes torch for the whole process as it does, and of two models that
+load side by side one is left without weights."""
 _FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 """What a model's answers depend on."""
 _MARKS = ("<think>", "</think>")
@@ -50,6 +54,41 @@ class ModelFiles:
         special = zip(self.tokenizer.all_special_ids, self.tokenizer.all_special_tokens, strict=True)
         self._words = cache(lambda token: str(self.tokenizer.decode([token], clean_up_tokenization_spaces=False)))
         self._hidden = {token for token, text in special if text not in _MARKS}
+
+    def load(self, dtype: str, device: Any) -> Any:
+        """Return the model, ready to read and to write.
+
+        Args:
+            dtype: A name in torch.
+            device: A torch device.
+
+        Raises:
+            PolicyStopped: It cannot be loaded, or its file lacks some of its weights.
+        """
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        try:
+            with LOADING:
+                model, loading = AutoModelForCausalLM.from_pretrained(
+                    self.source,
+                    dtype=getattr(torch, dtype),
+                    trust_remote_code=False,
+                    use_safetensors=True,
+                    output_loading_info=True,
+                )
+            model = model.to(device).eval()
+        except Exception as error:  # a missing file, a wrong shape, an unknown architecture, no memory: all end the run
+            raise PolicyStopped(
+                f"the model {self.name} could not be loaded ({type(error).__name__}: {error})"
+            ) from error
+        if missing := sorted(loading["missing_keys"]):
+            more = f" and {len(missing) - 1} more weights" if missing[1:] else ""
+            raise PolicyStopped(
+                f"the model {self.name} could not be loaded: its files have no {missing[0]}{more}; without "
+                "them it would write at random"
+            )
+        return model
 
     @property
     def context(self) -> int:

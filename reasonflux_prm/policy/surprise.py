@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from reasonflux_prm.errors import PolicyStopped, UsageError
+from reasonflux_prm.errors import UsageError
 from reasonflux_prm.policy.model_files import ModelFiles
 
 log = logging.getLogger(__name__)
@@ -118,18 +118,7 @@ class SurpriseReader:
         return head, list(tokenizer(turn, add_special_tokens=False)["input_ids"])
 
     def _load(self) -> None:
-        import torch
-        from transformers import AutoModelForCausalLM
-
-        try:
-            model = AutoModelForCausalLM.from_pretrained(
-                self._files.source, dtype=getattr(torch, self._dtype), trust_remote_code=False, use_safetensors=True
-            )
-            self._model = model.to(self._device).eval()
-        except Exception as error:  # a missing file, a wrong shape, an unknown architecture, no memory: all end the run
-            raise PolicyStopped(
-                f"the student {self.name} could not be loaded ({type(error).__name__}: {error})"
-            ) from error
+        self._model = self._files.load(self._dtype, self._device)
 
     def _read_batch(self, rows: Sequence[tuple[list[int], list[int]]]) -> list[Reading | None]:
         """Read rows padded on the right, which causal attention never sees; a long one comes alone, in pieces."""

@@ -393,6 +393,46 @@ def test_a_folder_that_is_no_model(tmp_path):
         LocalPolicy(str(tmp_path))
 
 
+def test_a_weight_that_is_missing_is_named(folder, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    weights = load_file(copy / "model.safetensors")
+    del weights["model.norm.weight"]
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    policy = LocalPolicy(str(copy))
+    with pytest.raises(PolicyStopped, match=r"its files have no model\.norm\.weight; without them it would write"):
+        policy.generate([ask()])
+    policy.close()
+
+
+def test_models_are_loaded_one_after_the_other(folder, tmp_path, monkeypatch):
+    import transformers
+
+    plain, inside, most = transformers.AutoModelForCausalLM.from_pretrained, [], []
+
+    def slowly(*words, **named):
+        inside.append(1)
+        most.append(len(inside))
+        time.sleep(0.1)
+        try:
+            return plain(*words, **named)
+        finally:
+            inside.pop()
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", slowly)
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    policies = [LocalPolicy(str(one)) for one in (folder, copy)]
+    with ThreadPoolExecutor(2) as threads:
+        answers = list(threads.map(lambda policy: policy.generate([ask(seed=1)])[0], policies))
+    assert most == [1, 1]
+    assert answers[0][0].text == answers[1][0].text
+    for policy in policies:
+        policy.close()
+
+
 def test_weights_that_are_missing_stop_the_run(folder, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)

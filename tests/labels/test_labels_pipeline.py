@@ -161,11 +161,18 @@ def test_after_a_stop_what_is_under_way_comes_to_its_end():
     ended = []
 
     class Slow(LengthJudge):
+        stopped = False
+
         async def judge(self, segmented):
             if segmented.trace.id == "t2":
-                await asyncio.sleep(0.1)
+                # Every place is taken, and nobody has answered.
+                while len(self.asked) <= 50:
+                    await asyncio.sleep(0.01)
+                self.stopped = True
                 raise PolicyStopped("gone")
             terms = await super().judge(segmented)
+            while not self.stopped:
+                await asyncio.sleep(0.01)
             ended.append(segmented.trace.id)
             return terms
 

@@ -95,6 +95,8 @@ def combine_columns(columns: Values, formula: Formula) -> tuple[float | None, ..
     if formula.mode == "bounded":
         # Sums of rounded shares may come out a last bit above 1.
         targets = np.clip(targets, 0.0, 1.0)
+    # A sum of huge literal terms is no number that JSON could hold.
+    targets = np.where(np.isinf(targets), np.nan, targets)
     # NaN alone is not equal to itself.
     return tuple(target if target == target else None for target in targets.tolist())
 
@@ -160,7 +162,7 @@ def aggregate(values: Values, aggregation: Aggregation, weights: Sequence[float]
         raise UsageError("the aggregation 'weighted' needs a weight for each term, got none")
     else:
         shares = there * np.asarray(weights, np.float64)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         combined: Values = (shares * np.where(there, values, 0)).sum(axis=1) / shares.sum(axis=1)
     return combined
 

@@ -30,6 +30,9 @@ from reasonflux_prm.evaluation.tasks.base import Problem, load
 from reasonflux_prm.evaluation.tasks.sampling import SamplingSettings, write_candidates
 from reasonflux_prm.policy.local import LocalPolicy
 from reasonflux_prm.records import Trace
+from reasonflux_prm.steps.split import split
+from reasonflux_prm.traces.native import trace_row
+from reasonflux_prm.traces.write import atomic_path, json_line
 from recipes.prm_135m.commands import run
 from recipes.prm_135m.samples import graded
 from recipes.select_sft.pool import write_pool
@@ -52,6 +55,8 @@ LEARNT: Final = slice(16_000, 17_000)
 """Training problems whose samples the PRM learns from."""
 POOLED: Final = slice(19_000, 20_500)
 """Training problems of the pool that is selected from."""
+PRMS: Final = {"prm": "labels", "prm-outcome": "outcomes"}
+"""By its name, the files that a PRM learns from: labels of steps by rules, or all steps of a trace by its answer."""
 PRM_SAMPLES: Final = {"novice": 4, "student": 8}
 POOL_SAMPLES: Final = {"novice": 2, "student": 2}
 
@@ -62,11 +67,13 @@ class World:
 
     folder: Path
     parallel: int
+    prm: str = "prm"
+    """A key of `PRMS`, which chooses and rewards in the last two stages."""
 
     @property
     def problems(self) -> list[Path]:
         """The files of training problems, test problems, and longer test problems."""
-        return [self.folder / "problems" / split.file for split in SPLITS]
+        return [self.folder / "problems" / own.file for own in SPLITS]
 
     def make(self) -> None:
         """Write the problems and a random model."""
@@ -102,27 +109,32 @@ class World:
             opened.close()
 
     def label(self) -> None:
-        """Label the samples: steps by rules, traces by their answers."""
+        """Label the samples: traces by their answers, and steps by rules, or by the answer that they come to."""
         for name in PRM_SAMPLES:
             source, labels = self.folder / f"learnt-{name}.candidates.jsonl", self.folder / f"labels-{name}.jsonl"
             how = ("--steps", RULE, "--quality", "rules", "--trajectory", "outcome", "--grader", "numeric")
             formula = ("--aggregation", "mean", "--alignment", "none", "--no-coherence")
             run("label", source, "-o", labels, *how, *formula)
+            with atomic_path(self.folder / f"outcomes-{name}.jsonl") as part:
+                part.write_bytes(b"".join(json_line(trace_row(_by_outcome(trace))) for trace in graded(source)))
 
     def train(self) -> None:
-        """Train the PRM, from the student's weights."""
-        labels = [self.folder / f"labels-{name}.jsonl" for name in PRM_SAMPLES]
+        """Train a PRM of each kind of label, from the student's weights."""
         how = ("--base", self.folder / "student", "--separator", STEP, "--marker", TRACE, "--lr", "1e-3")
         amounts = ("--epochs", "2", "--batch-tokens", "8192", "--trackers", "none", "--loss", "bce")
-        run("train", *labels, "-o", self.folder / "prm", *how, *amounts)
+        for prm, kind in PRMS.items():
+            labels = [self.folder / f"{kind}-{name}.jsonl" for name in PRM_SAMPLES]
+            more = ("--outcome-targets",) if kind == "outcomes" else ()
+            run("train", *labels, "-o", self.folder / prm, *how, *amounts, *more)
 
     def choose(self) -> None:
         """Choose among samples of the tests."""
-        for file, split in zip(self.problems[1:], SPLITS[1:], strict=True):
-            report = self.folder / f"{split.source}.json"
-            asked = ("--policy", f"local:{self.folder / 'student'}", "--n", "16", "--temperature", "1", "--top-p", "1")
-            limits = ("--problems", file, "--max-tokens", str(TOKENS), "--steps", RULE)
-            run("evaluate", "gsm8k", *asked, *limits, "--prm", self.folder / "prm", "-o", report)
+        for file, test in zip(self.problems[1:], SPLITS[1:], strict=True):
+            samples = self.folder / f"{test.source}.candidates.jsonl"
+            self._sample("student", load(gsm8k.TASK, file), 16, samples)
+            for prm in PRMS:
+                asked = ("--candidates", samples, "--steps", RULE, "--prm", self.folder / prm)
+                run("evaluate", "gsm8k", *asked, "-o", self.folder / f"{test.source}-{prm}.json")
 
     def select(self) -> None:
         """Train students on what each method selects."""
@@ -132,7 +144,7 @@ class World:
                 print(f"pool: {name:10} {number:6,} traces, {right / number:.1%} right", flush=True)
         self._recipe(
             "recipes.select_sft.run", "--data", self.folder / "problems", "--pool", pool,
-            "--student", self.folder / "novice", "-o", self.folder / "select",
+            "--student", self.folder / "novice", "-o", self.folder / f"select-{self.prm}",
         )  # fmt: skip
 
     def _pool(self) -> Iterator[Trace]:
@@ -146,12 +158,11 @@ class World:
 
     def grpo(self) -> None:
         """Train policies from five rewards."""
-        self._recipe(
-            "recipes.grpo.run", *self.problems, "--student", self.folder / "student", "-o", self.folder / "grpo"
-        )
+        output = self.folder / f"grpo-{self.prm}"
+        self._recipe("recipes.grpo.run", *self.problems, "--student", self.folder / "student", "-o", output)
 
     def _recipe(self, module: str, *words: object) -> None:
-        command = [module, *map(str, words), "--size", "world", "--prm", str(self.folder / "prm")]
+        command = [module, *map(str, words), "--size", "world", "--prm", str(self.folder / self.prm)]
         command += ["--parallel", str(self.parallel)]
         print("+ python -m", shlex.join(command), flush=True)
         threads = str(max(1, (os.cpu_count() or 1) // self.parallel))
@@ -165,15 +176,22 @@ class World:
         }  # fmt: skip
 
 
+def _by_outcome(trace: Trace) -> Trace:
+    """Return a trace whose every step is as good as its answer: one rollout's value of each prefix."""
+    steps = split(trace, RULE).steps
+    return replace(trace, steps=steps, step_labels=(float(bool(trace.correct)),) * len(steps))
+
+
 def main() -> None:
     """Parse the command line and run every stage, or those that are named."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--parallel", type=int, default=2, help="trainings at once in the last two stages; default 2")
+    parser.add_argument("--prm", choices=PRMS, default="prm", help="of the last two stages; default prm")
     parser.add_argument("--stages", nargs="+", help="only these, of those before which are done")
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
-    stages = World(args.output, args.parallel).stages()
+    stages = World(args.output, args.parallel, args.prm).stages()
     if unknown := set(args.stages or ()) - stages.keys():
         parser.error(f"there is no stage {sorted(unknown)[0]}; there are {', '.join(stages)}")
     for name, stage in stages.items():

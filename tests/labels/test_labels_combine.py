@@ -138,6 +138,16 @@ def test_a_quality_outside_its_range_is_not_taken_in_bounded(value):
     assert combine_steps([step], Formula(requires=("quality",))) == (None,)
 
 
+def test_a_sum_that_no_float_holds_is_no_target():
+    found = terms(quality=1.7e308, coherence=1.7e308)
+    assert combine_steps(
+        [found, terms(quality=0.5, coherence=0.5)], Formula.parse("literal mean(quality, coherence)")
+    ) == (
+        None,
+        0.5,
+    )
+
+
 def test_literal_takes_what_is_finite():
     assert combine_steps([terms(quality=1.5)], Formula("literal")) == (1.5,)
     assert combine_steps([terms(quality=math.nan)], Formula("literal")) == (None,)

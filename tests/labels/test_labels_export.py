@@ -10,7 +10,7 @@ import re
 import sys
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from label_parts import labeller, trace, traces, write_traces
 from test_labels_files import labels
 
@@ -44,7 +44,7 @@ def the_long_way(records, formula: str) -> bytes:
     return b"".join(lines_of(combine(record, Formula.parse(formula)) for record in records))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a machine under load
 @given(labels())
 def test_taken_apart_or_decoded_the_rows_are_the_same(record):
     for formula in FORMULAS:

@@ -285,7 +285,7 @@ while True: pass
 """,
         ends=(TIMEOUT,),
         reason="processor time",
-        limits=Limits(cpu_s=1, wall_s=20, memory_mb=256, file_mb=8, files=256),
+        limits=Limits(cpu_s=1, wall_s=120, memory_mb=256, file_mb=8, files=256),
     ),
     Attack("sleeps for ever", "time.sleep(1e6)", ends=(TIMEOUT,), reason="0.5 s", limits=SHORT),
     Attack(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,8 +14,9 @@ pytest.importorskip("trl")  # what the recipe trains with
 from reasonflux_prm.evaluation.tasks import gsm8k
 from reasonflux_prm.evaluation.tasks.base import load
 from reasonflux_prm.grading.graders import open_grader
+from reasonflux_prm.records import Trace
 from reasonflux_prm.steps.split import split
-from recipes.small_world import world
+from recipes.small_world import reasons, world
 from recipes.small_world.base import GAP, STEP, TRACE, write_base
 from recipes.small_world.corrupt import corrupted
 from recipes.small_world.run import RULE, World
@@ -121,7 +123,25 @@ def test_tables_have_the_names_of_the_files_problems(files, tmp_path):
     assert named(gsm8k.TASK, plain) is gsm8k.TASK
 
 
-def test_the_parts_that_policies_prm_and_pool_learn_from_are_apart():
+@pytest.mark.parametrize(
+    ("thinking", "slipless", "follows"),
+    [
+        ("First finds 3: 20+3=23\n\nSecond keeps half: 24/2=12", True, True),
+        ("First finds 3: 20+3=24\n\nSecond keeps half: 24/2=12", False, True),
+        ("First finds 3: 20+3=23\n\nSecond keeps half: 23/2=11", False, True),
+        ("First doubles them: 20*2=40\n\nSecond keeps half: 40/2=20", True, False),
+        ("First finds 3: 20+3=23", True, False),
+        ("So it is 12.", False, False),
+    ],
+)
+def test_slips_and_misread_stories_are_told_apart(thinking, slipless, follows):
+    problem = "Ann has 20 pens.\nFirst finds 3.\nSecond keeps half.\nHow many pens does Ann have now?"
+    scored = SimpleNamespace(trace=Trace("a", problem, thinking, "12"))
+    assert reasons.without_slip(scored) is slipless
+    assert reasons.follows(scored) is follows
+
+
+def test_prm_and_pool_have_problems_of_their_own():
     from recipes.small_world import run
 
     assert run.LEARNT.stop <= run.POOLED.start < run.POOLED.stop <= world.SPLITS[0].problems

@@ -100,8 +100,7 @@ def _names(runs: Sequence[Run]) -> list[str]:
     return list(dict.fromkeys(run.reward for run in runs))
 
 
-def _markdown(rows: Sequence[Mapping[str, Any]], tested: Sequence[str]) -> str:
-    tasks = list(tested)
+def _markdown(rows: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> str:
     head = [
         "reward",
         "seeds",

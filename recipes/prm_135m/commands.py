@@ -1,9 +1,10 @@
-"""Runs our own commands one after another; each resumes or skips by itself what an earlier run finished."""
+"""Runs our own commands and a recipe's stages one after another; each skips by itself what an earlier run finished."""
 
 from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from reasonflux_prm.cli.main import main as command
@@ -17,3 +18,12 @@ def run(*words: str | Path) -> None:
     print("+ reasonflux-prm", shlex.join(map(str, words)), file=sys.stderr, flush=True)
     if (code := command([str(word) for word in words])) not in OK:
         raise SystemExit(code)
+
+
+def run_stages(stages: Mapping[str, Callable[[], None]], names: Collection[str] | None) -> None:
+    """Run the named stages, in their order; all of them without names."""
+    if unknown := sorted(set(names or ()) - stages.keys()):
+        raise SystemExit(f"there is no stage {unknown[0]}; there are {', '.join(stages)}")
+    for name, stage in stages.items():
+        if not names or name in names:
+            stage()

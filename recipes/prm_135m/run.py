@@ -21,7 +21,7 @@ from typing import Any, Final
 from reasonflux_prm.evaluation.tasks import gsm8k, svamp
 from reasonflux_prm.prm.embedded.install import ensure_base
 from reasonflux_prm.training import TrainConfig, train
-from recipes.prm_135m.commands import run
+from recipes.prm_135m.commands import run, run_stages
 from recipes.prm_135m.gold import write_gold
 from recipes.prm_135m.logprobs import add_logprobs
 from recipes.prm_135m.samples import sample, write_labelled
@@ -140,12 +140,7 @@ def main() -> None:
     parser.add_argument("--stages", nargs="+", help="only these, of those before which are done")
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
-    stages = Run(args.data, args.output, SIZES[args.size]).stages()
-    if unknown := set(args.stages or ()) - stages.keys():
-        parser.error(f"there is no stage {sorted(unknown)[0]}; there are {', '.join(stages)}")
-    for name, stage in stages.items():
-        if not args.stages or name in args.stages:
-            stage()
+    run_stages(Run(args.data, args.output, SIZES[args.size]).stages(), args.stages)
 
 
 if __name__ == "__main__":

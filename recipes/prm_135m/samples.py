@@ -60,9 +60,9 @@ def graded(candidates: Path) -> Iterator[Trace]:
                 yield replace(trace, correct=verdict.right)
 
 
-def with_steps(trace: Trace) -> Trace:
-    """Return a graded trace with its steps, cut as scoring cuts them, and their labels."""
-    steps = split(trace).steps
+def with_steps(trace: Trace, rule: str = "adaptive") -> Trace:
+    """Return a graded trace with its steps, cut by the rule that it will be scored by, and their labels."""
+    steps = split(trace, rule).steps
     return replace(trace, steps=steps, step_labels=(float(bool(trace.correct)),) * len(steps))
 
 

@@ -17,8 +17,6 @@ from recipes.student.tests import named
 
 TASKS = {"gsm8k": "gsm8k_test.jsonl", "svamp": "svamp.jsonl"}
 """By the task's name, its file; results have the names of the files' problems (`recipes.student.tests`)."""
-
-
 GRADER = "numeric"
 """Of all tasks."""
 

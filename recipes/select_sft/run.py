@@ -25,6 +25,7 @@ from reasonflux_prm.policy.cache import CachedPolicy
 from reasonflux_prm.policy.memory import free_memory
 from reasonflux_prm.policy.open import open_policy
 from reasonflux_prm.prm.embedded.install import ensure_base
+from reasonflux_prm.traces.write import atomic_path
 from recipes.select_sft import tables
 from recipes.select_sft.jobs import all_jobs, run_jobs, selections
 from recipes.select_sft.pool import answered_only, problems, read_samples, sampled, write_pool, written
@@ -87,10 +88,8 @@ def _all(
 
 def _about(args: argparse.Namespace, student: Path) -> dict[str, Any]:
     """Return what all results of a folder must have in common."""
-    samples = None if args.samples is None else str(args.samples)
-    made = {"policy": args.policy} if samples is None else {"samples": samples}
-    if args.pool is not None:
-        made = {"pool": str(args.pool)}
+    given = {name: str(path) for name, path in (("samples", args.samples), ("pool", args.pool)) if path is not None}
+    made = given or {"policy": args.policy}
     return {"size": args.size, "prm": args.prm, **made, "student": str(student), "seed": args.seed}
 
 
@@ -144,7 +143,8 @@ def _make_pool(args: argparse.Namespace, size: Size, out: Path, student: Path) -
     if pool.exists():
         return
     if args.pool is not None:
-        shutil.copyfile(args.pool, pool)
+        with atomic_path(pool) as part:
+            shutil.copyfile(args.pool, part)
         return
     file = args.data / "gsm8k_train.jsonl"
     if args.samples is not None:

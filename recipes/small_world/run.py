@@ -30,11 +30,10 @@ from reasonflux_prm.evaluation.tasks.base import Problem, load
 from reasonflux_prm.evaluation.tasks.sampling import SamplingSettings, write_candidates
 from reasonflux_prm.policy.local import LocalPolicy
 from reasonflux_prm.records import Trace
-from reasonflux_prm.steps.split import split
 from reasonflux_prm.traces.native import trace_row
 from reasonflux_prm.traces.write import atomic_path, json_line
-from recipes.prm_135m.commands import run
-from recipes.prm_135m.samples import graded
+from recipes.prm_135m.commands import run, run_stages
+from recipes.prm_135m.samples import graded, with_steps
 from recipes.select_sft.pool import write_pool
 from recipes.small_world.base import GAP, STEP, TRACE, write_base
 from recipes.small_world.corrupt import corrupted
@@ -116,7 +115,7 @@ class World:
             formula = ("--aggregation", "mean", "--alignment", "none", "--no-coherence")
             run("label", source, "-o", labels, *how, *formula)
             with atomic_path(self.folder / f"outcomes-{name}.jsonl") as part:
-                part.write_bytes(b"".join(json_line(trace_row(_by_outcome(trace))) for trace in graded(source)))
+                part.write_bytes(b"".join(json_line(trace_row(with_steps(trace, RULE))) for trace in graded(source)))
 
     def train(self) -> None:
         """Train a PRM of each kind of label, from the student's weights."""
@@ -176,12 +175,6 @@ class World:
         }  # fmt: skip
 
 
-def _by_outcome(trace: Trace) -> Trace:
-    """Return a trace whose every step is as good as its answer: one rollout's value of each prefix."""
-    steps = split(trace, RULE).steps
-    return replace(trace, steps=steps, step_labels=(float(bool(trace.correct)),) * len(steps))
-
-
 def main() -> None:
     """Parse the command line and run every stage, or those that are named."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -191,12 +184,7 @@ def main() -> None:
     parser.add_argument("--stages", nargs="+", help="only these, of those before which are done")
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
-    stages = World(args.output, args.parallel, args.prm).stages()
-    if unknown := set(args.stages or ()) - stages.keys():
-        parser.error(f"there is no stage {sorted(unknown)[0]}; there are {', '.join(stages)}")
-    for name, stage in stages.items():
-        if not args.stages or name in args.stages:
-            stage()
+    run_stages(World(args.output, args.parallel, args.prm).stages(), args.stages)
 
 
 if __name__ == "__main__":

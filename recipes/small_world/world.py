@@ -2,7 +2,7 @@
 
 Somebody has some things, and what happens to them next adds, takes away, multiplies or halves. A model of some
 400,000 parameters learns to think such a story through in minutes of one core, and errs as larger ones do on larger
-problems: it slips in the arithmetic, and now and then misreads the story. Training and test problems are all different.
+problems: it misreads the story, and slips in the arithmetic. Training and test problems are all different.
 
     python -m recipes.small_world.world DATA
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -98,13 +98,8 @@ def _story(rng: Random, events: int) -> tuple[str, str, int]:
 
 def _event(rng: Random, held: int) -> tuple[str, str, int]:
     """Return how an event is told, its operation and its number."""
-    kinds: Sequence[str] = [
-        *("+" if held + 6 <= MOST else "",),
-        *("-" if held > 8 else "",),
-        *("*" if held * 2 <= MOST else "",),
-        *("/" if held % 2 == 0 and held >= 20 else "",),
-    ]
-    kind = rng.choice([kind for kind in kinds if kind])
+    may_be = {"+": held + 6 <= MOST, "-": held > 8, "*": held * 2 <= MOST, "/": held % 2 == 0 and held >= 20}
+    kind = rng.choice([kind for kind, possible in may_be.items() if possible])
     if kind == "+":
         return rng.choice(GAINS), kind, rng.randint(2, 6)
     if kind == "-":

@@ -54,6 +54,12 @@ class SFTSettings:
     """Read what the rows that are computed at once begin with once, and not for each; gradients are the same. It pays
     where a long prompt is the same in all rows."""
 
+    def __post_init__(self) -> None:
+        if self.whole and self.prompt_once:
+            raise ValueError(
+                "whole learns the prompts of all rows, which prompt_once reads once; leave one of them out"
+            )
+
 
 def teach(base: Path, rows: Sequence[Row], output: Path, settings: SFTSettings) -> dict[str, int]:
     """Train, and write the student; a student that is already there is kept.

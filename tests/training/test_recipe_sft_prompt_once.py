@@ -49,3 +49,10 @@ def test_reading_a_shared_prompt_once_changes_neither_loss_nor_gradients(tmp_pat
     assert len(gradients) == len(also)
     for one, other in zip(gradients, also, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
+
+
+def test_prompts_that_are_learnt_are_not_read_once():
+    from recipes.student.sft import SFTSettings
+
+    with pytest.raises(ValueError, match="leave one of them out"):
+        SFTSettings(100, whole=True, prompt_once=True)

@@ -124,6 +124,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--keep-students", action="store_true", help="keep the trained weights")
     parser.add_argument("--seed", type=int, default=0, help="of the pool and of the choice")
     args = parser.parse_args(argv)
+    if args.pool is not None and not args.pool.is_file():
+        parser.error(f"--pool expects a file of graded traces, and there is no file {args.pool}")
     if args.parallel < 1 or (args.parallel > 1 and args.backend != "local"):
         parser.error("--parallel is at least 1, and with --backend vllm no more, as that takes a GPU for itself")
     return args

@@ -12,5 +12,5 @@ from reasonflux_prm.evaluation.tasks.base import Task
 def named(task: Task, problems: Path) -> Task:
     """Return a task as its file calls it: by the column `source` of the first record, if there is one."""
     with problems.open(encoding="utf-8") as lines:
-        source = json.loads(lines.readline()).get("source", task.name)
+        source = json.loads(lines.readline() or "{}").get("source", task.name)
     return task if source == task.name else replace(task, name=source, title=source)

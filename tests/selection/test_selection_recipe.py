@@ -271,6 +271,12 @@ def test_a_pool_that_is_there_is_taken_as_it_is(tmp_path):
     assert not {"policy", "samples"} & recipe._about(args, tmp_path).keys()
 
 
+def test_a_pool_that_is_not_there_is_named(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        recipe._arguments(["--size", "world", "--data", "d", "-o", "o", "--pool", str(tmp_path / "none.jsonl")])
+    assert "there is no file" in capsys.readouterr().err
+
+
 def test_a_pool_goes_with_no_samples(tmp_path, capsys):
     with pytest.raises(SystemExit):
         recipe._arguments(["--size", "world", "--data", "d", "-o", "o", "--pool", "p", "--samples", "s"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -14,9 +15,11 @@ pytest.importorskip("trl")  # what the recipe trains with
 from reasonflux_prm.evaluation.tasks import gsm8k
 from reasonflux_prm.evaluation.tasks.base import load
 from reasonflux_prm.grading.graders import open_grader
+from reasonflux_prm.labels.trajectory.leak import find_leaks
+from reasonflux_prm.policy.scripted import ScriptedPolicy
 from reasonflux_prm.records import Trace
 from reasonflux_prm.steps.split import split
-from recipes.small_world import reasons, world
+from recipes.small_world import reasons, template, world
 from recipes.small_world.base import GAP, STEP, TRACE, write_base
 from recipes.small_world.corrupt import corrupted
 from recipes.small_world.run import RULE, World
@@ -148,3 +151,44 @@ def test_prm_and_pool_have_problems_of_their_own():
     assert list(World(None, 1).stages()) == [
         "problems", "teach", "sample", "label", "train", "choose", "select", "grpo",
     ]  # fmt: skip
+
+
+# --- the template reward -------------------------------------------------------------------------------------------
+
+
+def obey(request):
+    """Solve a story as a plan says, or, without one, by adding everything; numbers are read rightly."""
+    text = request.messages[-1].content
+    held = int(re.search(r"has (\d+)", text)[1])
+    by = [
+        int(found or 2) for found in re.findall(r"^(?:First|Second|Third|Fourth) \D*?(\d+)?\D*?\.$", text, re.MULTILINE)
+    ]
+    signs = {action: sign for sign, action in template.ACTIONS.items()}
+    told = [signs[action] for action in re.findall(r"^\d\. \w+: (.*)$", text, re.MULTILINE)]
+    for sign, number in zip(told or "+" * len(by), by, strict=True):
+        held = world.worked_out(held, sign, number)
+    return f"The answer is \\boxed{{{held}}}."
+
+
+def test_the_template_reward_is_that_of_the_strategy_and_not_of_the_numbers(files):
+    right = next(t for t in reference_traces(files[0], GAP) if "-" in t.thinking and "+" in t.thinking)
+    last = right.thinking.splitlines()[-1]
+    slip = replace(right, id="slip", thinking=right.thinking.replace(last, last + "1"), correct=False)
+    turned = right.thinking.translate(str.maketrans("+-", "-+"))
+    other = replace(right, id="other", thinking=turned, correct=False)
+    assert [template.kind(t) for t in (right, slip, other)] == list(template.KINDS)
+    rated = template.rate([right, slip, other], ScriptedPolicy(obey), 2)
+    assert [one.value("with_template") for one in rated] == [1.0, 1.0, 0.0]
+    assert [one.value("without_template") for one in rated] == [0.0, 0.0, 0.0]
+    found = template.report([replace(one, trace=replace(one.trace, group="p")) for one in rated])
+    assert found["right against other number"]["r_final within a problem"]["value"] == 0.5
+    assert found["right against other strategy"]["r_final within a problem"]["value"] == 1.0
+
+
+def test_plans_are_what_stories_ask_for_and_give_nothing_away(files):
+    rows_ = template.lessons(files[0])
+    for number, (trace, row) in enumerate(zip(reference_traces(files[0], GAP), rows_, strict=True)):
+        assert template.strategy(trace.thinking) == template.asked(trace.problem)
+        shown = "\n".join(f"{stage['stage']}\n{stage['action']}" for stage in template.stages(trace.thinking))
+        assert find_leaks(shown, trace.answer) == ()
+        assert ("Follow this plan" in row["prompt"][0]["content"]) == bool(number % 3)

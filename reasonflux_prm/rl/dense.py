@@ -12,9 +12,9 @@ since PRM rewards alone collapse (docs/rl.md).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Final, Literal, get_args
+from typing import Final, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,6 +106,7 @@ def process(
     credit: Credit = "sum",
     temperature: float = TEMPERATURE,
     step_cost: float = 0.0,
+    by_part: bool = False,
     baseline: Baseline = "mean",
     scale: Scale = "group",
     eps: float = EPS,
@@ -113,14 +114,19 @@ def process(
     r"""Return token advantages from step rewards that are normalised over the group, and from the outcome.
 
         A_it = (1 - beta) A_i^out + beta * sum over {j : e_ij >= t} of v_ij
-        sum credit:           v_ij = (r_ij - b) / (s + eps) - step_cost
-        mean and min credit:  v_ij = w_ij (r_ij - b_i) / (s + eps)
+        v_ij = w_ij (r_ij - b_j) / (s + eps) - step_cost,  b_j = sum of w r / sum of w over the group's steps
 
-    With `sum`, b and s are the mean and deviation of all step rewards of the group's rollouts; beta = 1 and the
-    defaults else are GRPO's process supervision (arXiv:2402.03300, 4.1.3) to the letter. With `mean` and `min`, b_i and
-    s are baseline and deviation of the rollouts' values sum_j w_ij r_ij (`credit_weights`), so that a rollout's first
-    token has the advantage that `normalise.group_advantages` gives its value, and a long rollout weighs no more in the
-    baseline than a short one. A^out is `group_advantages` of the outcomes.
+    with the weights w of `credit_weights`. With `sum`, b and s are the mean and deviation of all step rewards of the
+    group's rollouts; beta = 1 and the defaults else are GRPO's process supervision (arXiv:2402.03300, 4.1.3) to the
+    letter. With `mean` and `min`, s is the deviation of the rollouts' values, sum_j w_ij (r_ij - b_j), so that a
+    rollout's first token has the advantage that `normalise.group_advantages` gives its value, and a long rollout weighs
+    no more in the baseline than a short one. A^out is `group_advantages` of the outcomes.
+
+    Place: a PRM may give all steps of one part less than those of the other, whatever they say. With one baseline for
+    both, the tokens of that part then have a negative advantage in every rollout, right or wrong, and what is written
+    there is unlearnt (seen: docs/results.md). `by_part` takes b_j over the group's steps of the same part, thinking or
+    response, which is known before a token is written, so the gradient's expectation does not change. The deviation of
+    `sum` is then that about the parts' means.
 
     Length: with `sum`, steps that are better than the group's mean step pay without end. `min` credit, or a
     `step_cost` of at least the highest normalised reward, leave nothing to gain from another step; `mean` bounds it.
@@ -131,18 +137,21 @@ def process(
         credit: How steps make up a rollout's value.
         temperature: Of `min` credit, at least 0, in units of the step rewards.
         step_cost: Taken off every step with `sum` credit, in deviations of the group's step rewards.
+        by_part: Take the baseline of a step over steps of its own part only.
         baseline: As in `normalise`. `leave-one-out` leaves out all steps of the rollout itself.
         scale: As in `normalise`.
         eps: Added to the divisor.
 
     Returns:
         B arrays (T,). All zeros for a rollout without what counts: the outcome (unless beta is 1), or a step with a
-        reward (unless beta is 0). Such a rollout is in no statistic.
+        reward (unless beta is 0). Such a rollout is in no statistic. A step that has nothing to be compared with
+        (`by_part` with `leave-one-out`) has the value 0, less its cost.
 
     Raises:
-        UsageError: An argument is out of its range, or a step cost where it would change nothing.
+        UsageError: An argument is out of its range, a step cost where it would change nothing, or `by_part` without a
+            baseline or of rollouts that do not tell their `thinking_steps`.
     """
-    _check(beta, credit, temperature, step_cost, baseline, scale)
+    _check(beta, credit, temperature, step_cost, by_part, baseline, scale)
     usable = [(beta == 1 or r.outcome is not None) and (beta == 0 or bool(r.known_steps)) for r in rollouts]
     outcomes = [rollout.outcome if use else None for rollout, use in zip(rollouts, usable, strict=True)]
     groups = [rollout.group for rollout in rollouts]
@@ -151,51 +160,81 @@ def process(
         parts = group_advantages(outcomes, groups, baseline=baseline, scale=scale, eps=eps)
         result = [(1 - beta) * part + row for part, row in zip(parts, result, strict=True)]
     if beta > 0:
-        scored = [index for index, use in enumerate(usable) if use]
-        steps = {i: [reward for reward, _ in rollouts[i].known_steps] for i in scored}
+        steps = {i: _weighted(rollouts[i], credit, temperature, by_part) for i, use in enumerate(usable) if use}
         found = [[i for i in group if usable[i]] for group in members(groups)]
-        values = _step_values(steps, found, credit, temperature, step_cost, baseline, scale, eps)
-        for i in scored:
+        values = _step_values(steps, found, credit, step_cost, baseline, scale, eps)
+        for i, own in values.items():
             ends = [end for _, end in rollouts[i].known_steps]
-            result[i] += beta * token_values(values[i], ends, rollouts[i].tokens)
+            result[i] += beta * token_values(own, ends, rollouts[i].tokens)
     return result
 
 
+class _Step(NamedTuple):
+    weight: float
+    reward: float
+    place: int
+    """Steps of one place share a baseline."""
+
+
+def _weighted(rollout: Rollout, credit: Credit, temperature: float, by_part: bool) -> list[_Step]:
+    rewards = [reward for reward, _ in rollout.known_steps]
+    thinking = rollout.known_thinking if by_part else len(rewards)
+    if thinking is None:
+        raise UsageError(
+            f"a rollout of group {rollout.group!r} does not tell which of its steps are thinking; give it "
+            "thinking_steps, or leave by_part out"
+        )
+    weights = credit_weights(rewards, credit, temperature)
+    return [_Step(w, r, int(n >= thinking)) for n, (w, r) in enumerate(zip(weights, rewards, strict=True))]
+
+
 def _step_values(
-    steps: dict[int, list[float]],
+    steps: Mapping[int, Sequence[_Step]],
     groups: Sequence[Sequence[int]],
     credit: Credit,
-    temperature: float,
     step_cost: float,
     baseline: Baseline,
     scale: Scale,
     eps: float,
 ) -> dict[int, list[float]]:
     """Return v_ij of every usable rollout, by its index."""
-    weights = {i: credit_weights(rewards, credit, temperature) for i, rewards in steps.items()}
-    totals = {i: math.fsum(w * r for w, r in zip(weights[i], steps[i], strict=True)) for i in steps}
-    # What the group's statistics are over: all steps, or one value a rollout.
-    samples = {i: steps[i] if credit == "sum" else [totals[i]] for i in steps}
-    moments = [Moments.of([value for i in group for value in samples[i]]) for group in groups]
-    pooled = pooled_std(moments)
+    means = [_baselines([steps[i] for i in group]) for group in groups]
+    moments = [_moments([steps[i] for i in group], mean, credit) for group, mean in zip(groups, means, strict=True)]
+    pooled = pooled_std([own for group in moments for own in group])
     found: dict[int, list[float]] = {}
-    for group, own in zip(groups, moments, strict=True):
+    for group, mean, own in zip(groups, means, moments, strict=True):
+        by = divisor(pooled_std(own), pooled, scale, eps)
         for i in group:
             if len(group) == 1 and baseline != "none":
                 found[i] = [0.0] * len(steps[i])
                 continue
-            if credit != "sum":
-                taken = baseline_of(totals[i], own, baseline)
-            elif baseline == "leave-one-out":
-                taken = Moments.of([value for k in group if k != i for value in samples[k]]).mean
-            else:
-                taken = baseline_of(0.0, own, baseline)
-            by = divisor(own.std, pooled, scale, eps)
-            found[i] = [w * (r - taken) / by - step_cost for w, r in zip(weights[i], steps[i], strict=True)]
+            taken = dict.fromkeys(mean, 0.0) if baseline == "none" else mean
+            if baseline == "leave-one-out":
+                taken = _baselines([steps[k] for k in group if k != i])
+            found[i] = [w * (r - taken.get(place, r)) / by - step_cost for w, r, place in steps[i]]
     return found
 
 
-def _check(beta: float, credit: str, temperature: float, step_cost: float, baseline: str, scale: str) -> None:
+def _baselines(group: Sequence[Sequence[_Step]]) -> dict[int, float]:
+    """Return the weighted mean of a group's step rewards, by place; nothing of a place where all weights are 0."""
+    steps = [step for own in group for step in own if step.weight > 0]
+    chosen = {place: [step for step in steps if step.place == place] for place in {step.place for step in steps}}
+    return {
+        place: math.fsum(step.weight * step.reward for step in own) / math.fsum(step.weight for step in own)
+        for place, own in chosen.items()
+    }
+
+
+def _moments(group: Sequence[Sequence[_Step]], mean: Mapping[int, float], credit: Credit) -> list[Moments]:
+    """Return what a group's deviation is pooled from: its step rewards, by place, or one value a rollout."""
+    if credit == "sum":
+        return [Moments.of([step.reward for own in group for step in own if step.place == place]) for place in mean]
+    return [Moments.of([math.fsum(w * (r - mean.get(place, r)) for w, r, place in own) for own in group])]
+
+
+def _check(
+    beta: float, credit: str, temperature: float, step_cost: float, by_part: bool, baseline: str, scale: str
+) -> None:
     check_share("beta", beta)
     check_names(baseline, scale)
     if credit not in CREDITS:
@@ -206,6 +245,8 @@ def _check(beta: float, credit: str, temperature: float, step_cost: float, basel
         raise UsageError(f"step_cost must be at least 0, got {step_cost:g}")
     if step_cost and credit != "sum":
         raise UsageError(f"a step cost guards against the length of {'sum'!r} credit; leave it at 0 with {credit!r}")
+    if by_part and baseline == "none":
+        raise UsageError("by_part says which steps a baseline is of, and there is none; leave one of the two out")
 
 
 def shaping(potentials: Sequence[float], gamma: float = 1.0, initial: float = 0.0) -> list[float]:

@@ -32,6 +32,8 @@ class Rollout:
     """(S,) rewards of the steps that have a place among the tokens; None where the PRM gave none."""
     step_ends: tuple[int, ...] = ()
     """(S,) index of each step's last token, never falling; the last step's is T - 1, so that nothing is behind it."""
+    thinking_steps: int | None = None
+    """How many of the steps, the first ones, are of the thinking; the others are of the response. None: not known."""
     note: str | None = None
     """Why a reward is missing."""
 
@@ -45,6 +47,8 @@ class Rollout:
         ends = self.step_ends
         if list(ends) != sorted(ends) or (ends and not 0 <= ends[0] <= ends[-1] < self.tokens):
             raise UsageError(f"{who}: step ends must rise from 0 to {self.tokens - 1}, its last token, got {ends}")
+        if self.thinking_steps is not None and not 0 <= self.thinking_steps <= len(ends):
+            raise UsageError(f"{who}: {self.thinking_steps} of its {len(ends)} steps cannot be thinking")
         for value in (self.outcome, self.reward, *self.step_rewards):
             if value is not None and not math.isfinite(value):
                 raise UsageError(f"{who}: a reward is {value}; give None where there is none")
@@ -55,6 +59,13 @@ class Rollout:
         return [
             (reward, end) for reward, end in zip(self.step_rewards, self.step_ends, strict=True) if reward is not None
         ]
+
+    @property
+    def known_thinking(self) -> int | None:
+        """How many of `known_steps` are of the thinking."""
+        if self.thinking_steps is None:
+            return None
+        return sum(reward is not None for reward in self.step_rewards[: self.thinking_steps])
 
 
 def members(groups: Iterable[Hashable]) -> list[list[int]]:

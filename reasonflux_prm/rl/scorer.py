@@ -174,6 +174,7 @@ class RolloutScorer:
             reward=None if scored is None or scored.reward is None else self._reward(scored),
             step_rewards=rewards if ends is not None else (),
             step_ends=ends or (),
+            thinking_steps=_thinking(scored) if scored is not None and ends is not None else None,
             note=note,
         )
 
@@ -246,6 +247,10 @@ def open_score(prm: Any = "embedded", *, alpha: float = 1.0, steps: str = "adapt
 
         prm = load_prm(prm, **load)
     return Engine(prm, EngineSettings(alpha=alpha, steps=steps)).score
+
+
+def _thinking(scored: ScoredTrace) -> int:
+    return sum(step.part == "thinking" for step in scored.steps)
 
 
 def _completion(sample: Sampled, decoded: Decoded | None) -> Completion:

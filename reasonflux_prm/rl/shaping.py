@@ -206,6 +206,7 @@ class Process(Shaping):
     credit: Credit = "sum"
     temperature: float = TEMPERATURE
     step_cost: float = 0.0
+    by_part: bool = False
     name = "process"
     needs_steps = True
 

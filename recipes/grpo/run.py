@@ -1,4 +1,4 @@
-"""GRPO with five rewards from one student: a table like the paper's Table 3, with length, rewards and collapse.
+"""GRPO with seven rewards from one student: a table like the paper's Table 3, with length, rewards and collapse.
 
 The student is taught its form; for every seed and reward a policy is trained (`train.py`) and tested on GSM8K test and
 SVAMP (`measure.py`); `table.md` and `table.json` are written whenever a run is done. Each stage is kept once it is

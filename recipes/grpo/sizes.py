@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from reasonflux_prm.rl.shaping import Blend, Gated, Process, Shaping
+from reasonflux_prm.rl.shaping import Blend, Gated, Potential, Process, Shaping
 
 REWARDS: dict[str, Shaping] = {
     # With a share of 0 or 1, so that outcome and PRM are both measured, whichever is learnt from.
     "rule": Blend(beta=0.0),
     "blend": Blend(),
-    "process": Process(beta=0.5, credit="mean"),
+    "process": Process(beta=0.5, credit="mean", by_part=True),
     "gated": Gated(),
     "prm": Blend(beta=1.0),
+    "process-flat": Process(beta=0.5, credit="mean"),
+    "potential": Potential(),
 }
 """By name: what the policy learns from."""
 

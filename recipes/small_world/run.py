@@ -48,14 +48,20 @@ LESSONS: Final = {
     "beginner": ("random", 2_200_000),
     "novice": ("beginner", 450_000),
     "student": ("beginner", 900_000),
+    "expert": ("student", 3_600_000),
 }
-"""From what each policy goes on, and the tokens that it is taught."""
+"""From what each policy goes on, and the tokens that it is taught. The expert samples nothing: a PRM begins as it."""
 LEARNT: Final = slice(16_000, 17_000)
 """Training problems whose samples the PRM learns from."""
 POOLED: Final = slice(19_000, 20_500)
 """Training problems of the pool that is selected from."""
-PRMS: Final = {"prm": "labels", "prm-outcome": "outcomes"}
-"""By its name, the files that a PRM learns from: labels of steps by rules, or all steps of a trace by its answer."""
+PRMS: Final = {
+    "prm": ("student", "labels"),
+    "prm-outcome": ("student", "outcomes"),
+    "prm-expert": ("expert", "outcomes"),
+}
+"""By its name, what a PRM begins as, and the files that it learns from: labels of steps by rules, or all steps of a
+trace by its answer."""
 PRM_SAMPLES: Final = {"novice": 4, "student": 8}
 POOL_SAMPLES: Final = {"novice": 2, "student": 2}
 
@@ -118,13 +124,13 @@ class World:
                 part.write_bytes(b"".join(json_line(trace_row(with_steps(trace, RULE))) for trace in graded(source)))
 
     def train(self) -> None:
-        """Train a PRM of each kind of label, from the student's weights."""
-        how = ("--base", self.folder / "student", "--separator", STEP, "--marker", TRACE, "--lr", "1e-3")
+        """Train the PRMs."""
+        how = ("--separator", STEP, "--marker", TRACE, "--lr", "1e-3")
         amounts = ("--epochs", "2", "--batch-tokens", "8192", "--trackers", "none", "--loss", "bce")
-        for prm, kind in PRMS.items():
+        for prm, (base, kind) in PRMS.items():
             labels = [self.folder / f"{kind}-{name}.jsonl" for name in PRM_SAMPLES]
             more = ("--outcome-targets",) if kind == "outcomes" else ()
-            run("train", *labels, "-o", self.folder / prm, *how, *amounts, *more)
+            run("train", *labels, "-o", self.folder / prm, "--base", self.folder / base, *how, *amounts, *more)
 
     def choose(self) -> None:
         """Choose among samples of the tests."""
@@ -156,7 +162,7 @@ class World:
             yield replace(corrupted(trace), id=f"{trace.id}-corrupted", group=trace.id)
 
     def grpo(self) -> None:
-        """Train policies from five rewards."""
+        """Train policies from seven rewards."""
         output = self.folder / f"grpo-{self.prm}"
         self._recipe("recipes.grpo.run", *self.problems, "--student", self.folder / "student", "-o", output)
 

@@ -35,6 +35,7 @@ def _batch(rng, complete, groups, most):
                 reward=maybe(round(rng.random(), 2)),
                 step_rewards=tuple(maybe(round(rng.random(), 2)) for _ in ends),
                 step_ends=tuple(ends),
+                thinking_steps=rng.randint(0, len(ends)),
             )
         )
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -44,9 +45,9 @@ def test_process_supervision_of_grpo_to_the_letter():
     assert found[1] == pytest.approx([second.sum(), second[1], second[1]])
 
 
-@given(rollouts(complete=True), st.sampled_from(CREDITS), st.sampled_from(["group", "batch", "none"]))
-def test_the_values_of_a_groups_steps_sum_to_zero(batch, credit, scale):
-    found = process(batch, beta=1, credit=credit, scale=scale)
+@given(rollouts(complete=True), st.sampled_from(CREDITS), st.sampled_from(["group", "batch", "none"]), st.booleans())
+def test_the_values_of_a_groups_steps_sum_to_zero(batch, credit, scale, by_part):
+    found = process(batch, beta=1, credit=credit, scale=scale, by_part=by_part)
     for group in by_group([row[0] for row in found], [r.group for r in batch]):
         # A rollout's first token has the sum of its steps.
         assert sum(group) == pytest.approx(0, abs=1e-6)
@@ -61,6 +62,60 @@ def test_the_first_token_has_the_advantage_of_the_rollouts_value(batch, credit, 
     expected = group_advantages(values, [r.group for r in batch], baseline=baseline)
     found = process(batch, beta=1, credit=credit, baseline=baseline)
     assert [row[0] for row in found] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_part_that_is_always_low_is_not_unlearnt():
+    """By hand: thinking steps of 0.8 and 1, 0.9; response steps of 0.1, and 0.3."""
+    group = [
+        Rollout("p", 6, None, None, (0.8, 1.0, 0.1), (1, 3, 5), 2),
+        Rollout("p", 4, None, None, (0.9, 0.3), (1, 3), 1),
+    ]
+    plain = process(group, beta=1, credit="mean", scale="none")
+    assert max(plain[0][-1], plain[1][-1]) < 0
+    found = process(group, beta=1, credit="mean", scale="none", by_part=True)
+    # A weight is 1/3 in the first rollout and 1/2 in the second.
+    thinking = (0.8 / 3 + 1.0 / 3 + 0.9 / 2) / (2 / 3 + 1 / 2)
+    response = (0.1 / 3 + 0.3 / 2) / (1 / 3 + 1 / 2)
+    first = np.array([(0.8 - thinking) / 3, (1.0 - thinking) / 3, (0.1 - response) / 3])
+    second = np.array([(0.9 - thinking) / 2, (0.3 - response) / 2])
+    assert found[0] == pytest.approx(np.repeat(first[::-1].cumsum()[::-1], 2))
+    assert found[1] == pytest.approx(np.repeat(second[::-1].cumsum()[::-1], 2))
+    assert found[0][-1] < 0 < found[1][-1]
+    # What a part has more of in every rollout says nothing.
+    more = [
+        Rollout(r.group, r.tokens, None, None, (*r.step_rewards[:-1], r.step_rewards[-1] + 0.5), r.step_ends, n)
+        for r, n in zip(group, (2, 1), strict=True)
+    ]
+    assert np.concatenate(process(more, beta=1, credit="mean", by_part=True)) == pytest.approx(
+        np.concatenate(process(group, beta=1, credit="mean", by_part=True))
+    )
+
+
+@given(rollouts(), st.sampled_from(CREDITS), st.sampled_from(["mean", "leave-one-out"]))
+def test_one_part_has_the_groups_baseline(batch, credit, baseline):
+    thinking = [replace(rollout, thinking_steps=len(rollout.step_ends)) for rollout in batch]
+    found = process(thinking, beta=1, credit=credit, baseline=baseline, by_part=True)
+    for row, expected in zip(found, process(batch, beta=1, credit=credit, baseline=baseline), strict=True):
+        assert row == pytest.approx(expected)
+
+
+def test_a_part_that_no_other_rollout_has_is_not_compared():
+    group = [Rollout("p", 2, None, None, (0.8, 0.4), (0, 1), 1), Rollout("p", 1, None, None, (0.2,), (0,), 1)]
+    found = process(group, beta=1, baseline="leave-one-out", scale="none", by_part=True)
+    assert [row.tolist() for row in found] == [pytest.approx([0.6, 0.0]), pytest.approx([-0.6])]
+
+
+def test_min_credit_may_leave_a_part_without_weight():
+    group = [Rollout("p", 2, None, None, (0.8, 0.4), (0, 1), 1), Rollout("p", 2, None, None, (0.9, 0.2), (0, 1), 1)]
+    found = process(group, beta=1, credit="min", temperature=0, scale="none", by_part=True)
+    assert [row.tolist() for row in found] == [pytest.approx([0.1, 0.1]), pytest.approx([-0.1, -0.1])]
+
+
+def test_by_part_needs_parts():
+    with pytest.raises(UsageError, match="of group 'p' does not tell which of its steps are thinking"):
+        process([Rollout("p", 1, None, None, (0.5,), (0,))], beta=1, by_part=True)
+    with pytest.raises(UsageError, match="-1 of its 1 steps cannot be thinking"):
+        Rollout("p", 1, None, None, (0.5,), (0,), -1)
 
 
 @given(rollouts(), shares, st.sampled_from(CREDITS))
@@ -136,6 +191,7 @@ def test_min_credit_goes_to_the_worst_step():
         ({"temperature": -1}, "temperature must be at least 0, got -1"),
         ({"step_cost": -1}, "step_cost must be at least 0, got -1"),
         ({"step_cost": 1, "credit": "mean"}, "leave it at 0 with 'mean'"),
+        ({"by_part": True, "baseline": "none"}, "by_part says which steps a baseline is of, and there is none"),
     ],
 )
 def test_what_process_refuses(settings, message):

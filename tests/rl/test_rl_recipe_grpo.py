@@ -64,7 +64,7 @@ def test_a_calm_log_gives_no_alarm():
 
 
 def test_all_rewards_measure_outcome_and_prm():
-    assert set(REWARDS) == {"rule", "blend", "process", "gated", "prm"}
+    assert list(REWARDS) == ["rule", "blend", "process", "gated", "prm", "process-flat", "potential"]
     assert all(own.needs_prm and own.needs_outcome for own in REWARDS.values())
 
 

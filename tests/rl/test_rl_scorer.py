@@ -32,6 +32,7 @@ def test_ids_alone_are_enough():
     # "abcde" ends with token 6 (mark, line break, five letters), "fg" with 8, "\boxe" with 17; the end mark is the
     # last step's.
     assert rollout.step_ends == (6, 8, 17, 22)
+    assert rollout.thinking_steps == 2
     assert rollout.step_rewards == tuple(map(letter_reward, ("abcde", "fg", "\\boxe", "d{4}")))
     assert (rollout.outcome, rollout.note) == (1.0, None)
 

@@ -34,7 +34,10 @@ def test_what_is_written_is_read(batch, bounds):
             assert (found.outcome, found.step_ends, found.note) == (None, (), "unscored")
             continue
         assert found.outcome == rollout.outcome
-        assert found.step_rewards == pytest.approx(list(steps.values()), abs=(high - low) / 32_000)
+        assert found.step_rewards == pytest.approx(list(steps.values()), abs=(high - low) / 16_000)
+        # Of steps that end in one token the last is kept.
+        thinking = {end for n, (_, end) in enumerate(rollout.known_steps) if n >= rollout.known_thinking}
+        assert found.thinking_steps == len(steps) - len(thinking)
         assert found.step_ends == (*sorted(steps)[:-1], rollout.tokens - 1)
         # What verl logs as the score.
         assert codes.astype(np.float64).sum() == pytest.approx(rollout.outcome, abs=0.004 * ((len(steps) + 1) // 2))

@@ -5,15 +5,23 @@ step on:
 
     A_t = sum over {j : e_j >= t} of v_j               (GRPO with process supervision, arXiv:2402.03300, 4.1.3)
 
-`process` and `potential` differ in v_j. Both take the outcome in as well, as a constant over all tokens of a rollout,
-since PRM rewards alone collapse (docs/rl.md).
+`process` takes v_j from the PRM, normalised over the group, and adds the outcome as a constant over all tokens of a
+rollout, since PRM rewards alone collapse (docs/rl.md). `rl.potential` is the other way from steps to tokens.
+
+A PRM may give all steps of one part less than those of the other, whatever they say. With one baseline for both, the
+tokens of that part have a negative advantage in every rollout, right or wrong, and what is written there is unlearnt
+(seen: docs/results.md, "The whole paper in a small world"). `by_part` takes a step's baseline over the group's steps of
+its own part, thinking or response, which is known before the step's tokens are written, so that the expected gradient
+does not change.
+
+Length: with `sum` credit, steps that are better than the group's mean step pay without end. `min` credit, or a step
+cost of at least the highest normalised reward, leave nothing to gain from another step; `mean` bounds it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Final, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -25,11 +33,9 @@ from reasonflux_prm.rl.normalise import (
     Baseline,
     Moments,
     Scale,
-    baseline_of,
     check_names,
     divisor,
     group_advantages,
-    known,
     pooled_std,
 )
 from reasonflux_prm.rl.rollouts import Rollout, members
@@ -116,20 +122,11 @@ def process(
         A_it = (1 - beta) A_i^out + beta * sum over {j : e_ij >= t} of v_ij
         v_ij = w_ij (r_ij - b_j) / (s + eps) - step_cost,  b_j = sum of w r / sum of w over the group's steps
 
-    with the weights w of `credit_weights`. With `sum`, b and s are the mean and deviation of all step rewards of the
-    group's rollouts; beta = 1 and the defaults else are GRPO's process supervision (arXiv:2402.03300, 4.1.3) to the
-    letter. With `mean` and `min`, s is the deviation of the rollouts' values, sum_j w_ij (r_ij - b_j), so that a
-    rollout's first token has the advantage that `normalise.group_advantages` gives its value, and a long rollout weighs
-    no more in the baseline than a short one. A^out is `group_advantages` of the outcomes.
-
-    Place: a PRM may give all steps of one part less than those of the other, whatever they say. With one baseline for
-    both, the tokens of that part then have a negative advantage in every rollout, right or wrong, and what is written
-    there is unlearnt (seen: docs/results.md). `by_part` takes b_j over the group's steps of the same part, thinking or
-    response, which is known before a token is written, so the gradient's expectation does not change. The deviation of
-    `sum` is then that about the parts' means.
-
-    Length: with `sum`, steps that are better than the group's mean step pay without end. `min` credit, or a
-    `step_cost` of at least the highest normalised reward, leave nothing to gain from another step; `mean` bounds it.
+    with the weights w of `credit_weights` and A^out the `group_advantages` of the outcomes. With `sum`, b and s are the
+    mean and deviation of all step rewards of the group; beta = 1 and the defaults else are GRPO's process supervision
+    (arXiv:2402.03300, 4.1.3) to the letter. With `mean` and `min`, s is the deviation of the rollouts' values, sum_j
+    w_ij (r_ij - b_j): a rollout's first token has the advantage that `normalise.group_advantages` gives its value, and
+    a long rollout weighs no more in the baseline than a short one.
 
     Args:
         rollouts: B, groups in any order.
@@ -137,15 +134,15 @@ def process(
         credit: How steps make up a rollout's value.
         temperature: Of `min` credit, at least 0, in units of the step rewards.
         step_cost: Taken off every step with `sum` credit, in deviations of the group's step rewards.
-        by_part: Take the baseline of a step over steps of its own part only.
+        by_part: Take the baseline of a step over steps of its own part only; the deviation of `sum` is then that about
+            the parts' means.
         baseline: As in `normalise`. `leave-one-out` leaves out all steps of the rollout itself.
         scale: As in `normalise`.
         eps: Added to the divisor.
 
     Returns:
-        B arrays (T,). All zeros for a rollout without what counts: the outcome (unless beta is 1), or a step with a
-        reward (unless beta is 0). Such a rollout is in no statistic. A step that has nothing to be compared with
-        (`by_part` with `leave-one-out`) has the value 0, less its cost.
+        B arrays (T,). All zeros for a rollout without what counts (the outcome unless beta is 1, a step with a reward
+        unless beta is 0), which is in no statistic. A step with nothing to be compared with counts 0, less its cost.
 
     Raises:
         UsageError: An argument is out of its range, a step cost where it would change nothing, or `by_part` without a
@@ -157,15 +154,16 @@ def process(
     groups = [rollout.group for rollout in rollouts]
     result = [np.zeros(rollout.tokens) for rollout in rollouts]
     if beta < 1:
-        parts = group_advantages(outcomes, groups, baseline=baseline, scale=scale, eps=eps)
-        result = [(1 - beta) * part + row for part, row in zip(parts, result, strict=True)]
+        for row, part in zip(
+            result, group_advantages(outcomes, groups, baseline=baseline, scale=scale, eps=eps), strict=True
+        ):
+            row += (1 - beta) * part
     if beta > 0:
         steps = {i: _weighted(rollouts[i], credit, temperature, by_part) for i, use in enumerate(usable) if use}
         found = [[i for i in group if usable[i]] for group in members(groups)]
         values = _step_values(steps, found, credit, step_cost, baseline, scale, eps)
         for i, own in values.items():
-            ends = [end for _, end in rollouts[i].known_steps]
-            result[i] += beta * token_values(own, ends, rollouts[i].tokens)
+            result[i] += beta * token_values(own, [end for _, end in rollouts[i].known_steps], rollouts[i].tokens)
     return result
 
 
@@ -247,104 +245,3 @@ def _check(
         raise UsageError(f"a step cost guards against the length of {'sum'!r} credit; leave it at 0 with {credit!r}")
     if by_part and baseline == "none":
         raise UsageError("by_part says which steps a baseline is of, and there is none; leave one of the two out")
-
-
-def shaping(potentials: Sequence[float], gamma: float = 1.0, initial: float = 0.0) -> list[float]:
-    r"""Return the potential-based shaping rewards of one rollout's steps: F_j = gamma Phi_j - Phi_{j-1}.
-
-    Phi_0 = `initial` is the potential of the problem, Phi_j that of the problem with j steps, and the end has potential
-    0 whatever the PRM says of the last step. Then sum of gamma^(j-1) F_j = -Phi_0, which no step can change: the best
-    policy stays the best (Ng, Harada and Russell, ICML 1999, theorem 1, whose condition on terminal states this is).
-
-    Args:
-        potentials: (S,) Phi of the state behind each step; the last is not used.
-        gamma: Discount of a step, in (0, 1].
-        initial: Phi of the problem alone.
-
-    Returns:
-        (S,).
-
-    Raises:
-        UsageError: gamma is out of its range.
-    """
-    if not 0 < gamma <= 1:
-        raise UsageError(f"gamma must be in (0, 1], got {gamma:g}")
-    states = [initial, *potentials[:-1], 0.0]
-    return [gamma * after - before for before, after in pairwise(states)][: len(potentials)]
-
-
-def potential(
-    rollouts: Sequence[Rollout],
-    *,
-    weight: float = 1.0,
-    gamma: float = 1.0,
-    centre: bool = True,
-    baseline: Baseline = "mean",
-    scale: Scale = "batch",
-    eps: float = EPS,
-) -> list[Floats]:
-    r"""Return token advantages from the outcome and a shaping that leaves the best policy unchanged.
-
-    Step rewards are potentials: Phi_j = weight * r_j, what the PRM thinks of the trace up to step j. The outcome is
-    paid at the last step. The return from step j on is, as the sum of the shaping telescopes,
-
-        G_ij = gamma^(S_i - j) r_i^out - Phi_i(j-1)
-
-    so the potentials work as a baseline for each state: a step is credited with how the outcome compares to what was
-    thought before it. A_it = (G_ij - b_i) / (s + eps) for the tokens t of step j, with b_i from the discounted outcomes
-    and s from G over the group's steps. Nothing that the PRM says can pay for a longer or a more agreeable trace.
-
-    Args:
-        rollouts: B, groups in any order.
-        weight: Of the potentials; 0 is outcome GRPO (with gamma 1), but for the scale.
-        gamma: Discount of a step, in (0, 1]; below 1 it favours short traces.
-        centre: Subtract from a group's potentials their mean (the same for all of its states, so still a
-            potential), which makes up for a PRM that is too mild or too harsh; b_i takes the mean's place.
-        baseline: As in `normalise`.
-        scale: As in `normalise`; deviations are those of G over steps. Here `group` would blow up the PRM's noise in
-            groups whose outcomes are all equal.
-        eps: Added to the divisor.
-
-    Returns:
-        B arrays (T,); zeros for a rollout without outcome or without a step that has a reward.
-
-    Raises:
-        UsageError: An argument is out of its range.
-    """
-    check_names(baseline, scale)
-    usable = [rollout.outcome is not None and bool(rollout.known_steps) for rollout in rollouts]
-    groups = [[i for i in group if usable[i]] for group in members(rollout.group for rollout in rollouts)]
-    returns = {i: value for group in groups for i, value in _returns(rollouts, group, weight, gamma, centre).items()}
-    moments = [Moments.of([value for i in group for value in returns[i]]) for group in groups]
-    pooled = pooled_std(moments)
-    result = [np.zeros(rollout.tokens) for rollout in rollouts]
-    for group, own in zip(groups, moments, strict=True):
-        if len(group) == 1 and baseline != "none":
-            continue
-        first = Moments.of([returns[i][0] for i in group])
-        for i in group:
-            values = np.asarray(returns[i]) - baseline_of(returns[i][0], first, baseline)
-            ends = [end for _, end in rollouts[i].known_steps]
-            lengths = np.diff([-1, *ends])
-            lengths[-1] += rollouts[i].tokens - 1 - ends[-1]
-            result[i] = np.repeat(values / divisor(own.std, pooled, scale, eps), lengths)
-    return result
-
-
-def _returns(
-    rollouts: Sequence[Rollout], group: Sequence[int], weight: float, gamma: float, centre: bool
-) -> dict[int, list[float]]:
-    """Return G_ij of one group's rollouts, by index; Phi_0 is 0."""
-    rewards = {i: [weight * reward for reward, _ in rollouts[i].known_steps] for i in group}
-    inner = [value for i in group for value in rewards[i][:-1]]
-    shift = Moments.of(inner).mean if centre else 0.0
-    found: dict[int, list[float]] = {}
-    for i in group:
-        extra = shaping([value - shift for value in rewards[i]], gamma)
-        extra[-1] += sum(known([rollouts[i].outcome]))
-        total, backwards = 0.0, []
-        for value in reversed(extra):
-            total = value + gamma * total
-            backwards.append(total)
-        found[i] = backwards[::-1]
-    return found

@@ -26,9 +26,10 @@ from typing import Any, ClassVar, Final
 import numpy as np
 
 from reasonflux_prm.errors import UsageError
-from reasonflux_prm.rl.dense import CREDITS, TEMPERATURE, Credit, Floats, potential, process
+from reasonflux_prm.rl.dense import CREDITS, TEMPERATURE, Credit, Floats, process
 from reasonflux_prm.rl.filters import among_right, consistent, filtered, when_degenerate
 from reasonflux_prm.rl.normalise import Baseline, Scale, check_names, group_advantages
+from reasonflux_prm.rl.potential import check_weight, potential
 from reasonflux_prm.rl.rollouts import Rewards, Rollout
 from reasonflux_prm.rl.scalar import ALPHA, BETA, Link, blend, check_share, gated
 
@@ -229,9 +230,9 @@ class Process(Shaping):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Potential(Shaping):
-    """See `dense.potential`."""
+    """See `rl.potential`."""
 
-    weight: float = 1.0
+    weight: float | None = None
     gamma: float = 1.0
     centre: bool = True
     scale: Scale = "batch"
@@ -242,8 +243,7 @@ class Potential(Shaping):
         check_names(self.baseline, self.scale)
         if not 0 < self.gamma <= 1:
             raise UsageError(f"gamma must be in (0, 1], got {self.gamma:g}")
-        if not self.weight >= 0:
-            raise UsageError(f"weight must be at least 0, got {self.weight:g}")
+        check_weight(self.weight)
 
     def advantages(self, rollouts: Sequence[Rollout]) -> list[Floats]:
         """Return the token advantages."""

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from rollout_strategies import by_group, rollouts, shares
 
 from reasonflux_prm.errors import UsageError
-from reasonflux_prm.rl.dense import CREDITS, credit_weights, padded, potential, process, shaping, token_values
+from reasonflux_prm.rl.dense import CREDITS, credit_weights, padded, process, token_values
 from reasonflux_prm.rl.normalise import group_advantages
+from reasonflux_prm.rl.potential import potential, shaping
 from reasonflux_prm.rl.rollouts import Rollout
 from reasonflux_prm.rl.shaping import SHAPINGS, Process, open_shaping
 
@@ -294,7 +295,7 @@ def test_potential_has_the_gradient_of_the_outcome_in_expectation():
         return Rollout("p", len(word), OUTCOMES[word], None, potentials, tuple(range(len(word))))
 
     def shaped(word):
-        return potential([rollout(word)], baseline="none", scale="none", centre=False)[0]
+        return potential([rollout(word)], weight=1, baseline="none", scale="none", centre=False)[0]
 
     plain = gradient(lambda word: [OUTCOMES[word]] * len(word))
     assert gradient(shaped) == pytest.approx(plain, abs=1e-9)
@@ -309,24 +310,55 @@ def test_potential_by_hand():
         Rollout("p", 5, 1.0, None, (0.2, 0.8, 0.9), (1, 2, 4)),
         Rollout("p", 2, 0.0, None, (0.5, 0.1), (0, 1)),
     ]
-    one, two = potential(group, scale="none", centre=False)
+    one, two = potential(group, weight=1, scale="none", centre=False)
     # Mean outcome 0.5; a step's tokens have the outcome, less the potential before the step, less the mean.
     assert one == pytest.approx([0.5, 0.5, 0.3, -0.3, -0.3])
     assert two == pytest.approx([-0.5, -1.0])
-    # The potentials before later steps have the mean (0.2 + 0.8 + 0.5) / 3 = 0.5.
-    one, two = potential(group, scale="none")
-    assert one == pytest.approx([0.5, 0.5, 0.8, 0.2, 0.2])
-    assert two == pytest.approx([-0.5, -0.5])
+    # The potentials before second steps have the mean 0.35; that before the third has nothing beside it.
+    one, two = potential(group, weight=1, scale="none")
+    assert one == pytest.approx([0.5, 0.5, 0.65, 0.5, 0.5])
+    assert two == pytest.approx([-0.5, -0.65])
+
+
+def test_the_weight_of_potentials_is_that_of_least_squares():
+    """Against numpy's, on deviations from the means of group and place."""
+    rng = np.random.default_rng(0)
+    batch = []
+    for n in range(64):
+        right = float(rng.random() < 0.4)
+        steps = (0.3 * right + rng.normal(size=3)).round(3)
+        batch.append(Rollout(n // 8, 4, right, None, (*steps.tolist(), 0.5), (0, 1, 2, 3)))
+    inner = np.array([r.step_rewards[:3] for r in batch]).reshape(8, 8, 3)
+    inner = (inner - inner.mean(axis=1, keepdims=True)).reshape(64, 3)
+    outcomes = np.array([r.outcome for r in batch])
+    centred = (outcomes.reshape(8, 8) - outcomes.reshape(8, 8).mean(axis=1, keepdims=True)).reshape(64)
+    weight = np.linalg.lstsq(inner.reshape(-1, 1), np.repeat(centred, 3), rcond=None)[0][0]
+    assert weight > 0.01
+    fitted = np.array(potential(batch, scale="none"))
+    assert fitted == pytest.approx(np.array(potential(batch, weight=float(weight), scale="none")))
+    # So no other weight leaves less noise in the advantages of later steps.
+    for other in (0.0, 0.5 * weight, 2 * weight):
+        assert (
+            np.square(fitted[:, 1:]).mean()
+            < np.square(potential(batch, weight=float(other), scale="none"))[:, 1:].mean()
+        )
+
+
+def test_a_prm_that_is_against_the_outcome_has_no_weight():
+    batch = [Rollout("p", 2, float(n % 2), None, (0.1 * (1 - n % 2), 0.5), (0, 1)) for n in range(4)]
+    assert np.array(potential(batch)) == pytest.approx(np.array(potential(batch, weight=0)))
 
 
 @given(rollouts(complete=True), st.floats(-2, 2).map(lambda x: round(x, 2)))
 def test_a_prm_that_is_too_mild_is_as_good_when_centred(batch, shift):
-    other = [
-        Rollout(r.group, r.tokens, r.outcome, r.reward, tuple(x + shift for x in r.step_rewards), r.step_ends)
-        for r in batch
-    ]
-    for one, two in zip(potential(batch, scale="none"), potential(other, scale="none"), strict=True):
-        assert one == pytest.approx(two, abs=1e-9)
+    for settings in ({}, {"weight": 1.0}):
+        found = []
+        for more in (0.0, shift):
+            steps = [tuple(x + more * (n + 1) for n, x in enumerate(r.step_rewards)) for r in batch]
+            other = [replace(r, step_rewards=own) for r, own in zip(batch, steps, strict=True)]
+            found.append(potential(other, scale="none", **settings))
+        for one, two in zip(*found, strict=True):
+            assert one == pytest.approx(two, abs=1e-6)
 
 
 def test_without_weight_the_outcome_is_left():

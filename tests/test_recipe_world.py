@@ -19,7 +19,7 @@ from reasonflux_prm.labels.trajectory.leak import find_leaks
 from reasonflux_prm.policy.scripted import ScriptedPolicy
 from reasonflux_prm.records import Trace
 from reasonflux_prm.steps.split import split
-from recipes.small_world import reasons, template, world
+from recipes.small_world import reasons, story, template, world
 from recipes.small_world.base import GAP, STEP, TRACE, write_base
 from recipes.small_world.corrupt import corrupted
 from recipes.small_world.run import RULE, World
@@ -64,6 +64,23 @@ def test_solutions_do_what_the_stories_tell(files):
             held = {"+": held + int(by), "-": held - int(by), "*": held * int(by), "/": held / int(by)}[sign]
             assert int(after) == held <= world.MOST
         assert last == f"#### {row['answer']}" == f"#### {int(held)}"
+
+
+def test_stories_are_read_back(files):
+    for trace in (trace for file in files for trace in reference_traces(file, GAP)):
+        assert story.worked(trace.thinking) == story.solution(trace.problem)
+        labelled = story.with_truth(trace, RULE)
+        assert labelled.step_labels == (1.0,) * (trace.thinking.count("=") + 1)
+
+
+def test_a_step_is_right_if_all_is_right_up_to_it(files):
+    trace = next(t for t in reference_traces(files[0], GAP) if t.thinking.count("=") == 4)
+    first, second, *rest = trace.thinking.split(GAP)
+    for other in (second + "1", "well", second.replace("Second", "Third")):
+        wrong = replace(trace, thinking=GAP.join([first, other, *rest]), correct=False)
+        assert story.with_truth(wrong, RULE).step_labels == (1.0, 0.0, 0.0, 0.0, 0.0)
+    longer = replace(trace, thinking=GAP.join([first, second, *rest, rest[-1]]))
+    assert story.with_truth(longer, RULE).step_labels == (1.0, 1.0, 1.0, 1.0, 0.0, 1.0)
 
 
 def test_longer_stories_are_longer_than_any_that_is_learnt(files):

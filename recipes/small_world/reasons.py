@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import pstdev
@@ -19,32 +18,17 @@ from reasonflux_prm.grading.graders import open_grader
 from reasonflux_prm.records import ScoredTrace
 from reasonflux_prm.traces.write import read_scored
 from recipes.label_evidence.measure import auc, mean, mean_auc
-from recipes.small_world.base import GAP
-from recipes.small_world.world import PLACES, worked_out
-
-_TOLD = re.compile(rf"^({'|'.join(PLACES)}) (.*)\.$", re.MULTILINE)
-_STEP = re.compile(rf"({'|'.join(PLACES)}) (.*): (\d+)([-+*/])(\d+)=(\d+)")
+from recipes.small_world.story import told, worked
 
 
 def without_slip(scored: ScoredTrace) -> bool:
-    """Whether every thinking step is a sum that is right; half of an odd number is no whole one."""
-    return all(
-        step is not None and _is_right(int(step[3]), step[4], int(step[5]), int(step[6])) for step in _steps(scored)
-    )
-
-
-def _is_right(before: int, sign: str, by: int, after: int) -> bool:
-    return worked_out(before, sign, by) == after and not (sign == "/" and before % by)
+    """Whether every thinking step is a sum that is right."""
+    return all(step is not None and step.holds for step in worked(scored.trace.thinking))
 
 
 def follows(scored: ScoredTrace) -> bool:
     """Whether the thinking steps tell the events of the story, all of them and in order."""
-    told = _TOLD.findall(scored.trace.problem)
-    return told == [(step[1], step[2]) if step else None for step in _steps(scored)]
-
-
-def _steps(scored: ScoredTrace) -> list[re.Match[str] | None]:
-    return [_STEP.fullmatch(line.strip()) for line in scored.trace.thinking.strip().split(GAP)]
+    return told(scored.trace.problem) == [step and (step.place, step.event) for step in worked(scored.trace.thinking)]
 
 
 def reasons(scored: Sequence[ScoredTrace]) -> Mapping[str, Any]:

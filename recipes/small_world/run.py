@@ -37,6 +37,7 @@ from recipes.prm_135m.samples import graded, with_steps
 from recipes.select_sft.pool import write_pool
 from recipes.small_world.base import GAP, STEP, TRACE, write_base
 from recipes.small_world.corrupt import corrupted
+from recipes.small_world.story import with_truth
 from recipes.small_world.world import SPLITS, write_problems
 from recipes.student.form import chat_row, reference_traces
 from recipes.student.sft import SFTSettings, teach
@@ -52,17 +53,22 @@ LESSONS: Final = {
 }
 """From what each policy goes on, and the tokens that it is taught. The expert samples nothing: a PRM begins as it."""
 LEARNT: Final = slice(16_000, 17_000)
-"""Training problems whose samples the PRM learns from."""
+"""Training problems whose samples the PRMs learn from."""
+MORE: Final = slice(8_000, 12_000)
+"""Further ones, of the PRM that learns from more."""
 POOLED: Final = slice(19_000, 20_500)
 """Training problems of the pool that is selected from."""
 PRMS: Final = {
     "prm": ("student", "labels"),
     "prm-outcome": ("student", "outcomes"),
     "prm-expert": ("expert", "outcomes"),
+    "prm-more": ("expert", "more"),
+    "prm-truth": ("expert", "truth"),
 }
-"""By its name, what a PRM begins as, and the files that it learns from: labels of steps by rules, or all steps of a
-trace by its answer."""
+"""By its name, what a PRM begins as, and the files that it learns from: labels of steps by rules; all steps of a trace
+by its answer, also of more problems; or, of as many, whether all is right up to the step."""
 PRM_SAMPLES: Final = {"novice": 4, "student": 8}
+MORE_SAMPLES: Final = {"novice": 2, "student": 4}
 POOL_SAMPLES: Final = {"novice": 2, "student": 2}
 
 
@@ -100,7 +106,10 @@ class World:
     def sample(self) -> None:
         """Sample both policies on training problems, for the PRM and for the pool."""
         problems = load(gsm8k.TASK, self.problems[0])
-        for use, part, samples in (("learnt", LEARNT, PRM_SAMPLES), ("pooled", POOLED, POOL_SAMPLES)):
+        uses = {
+            "learnt": (LEARNT, PRM_SAMPLES), "more": (MORE, MORE_SAMPLES), "pooled": (POOLED, POOL_SAMPLES)
+        }  # fmt: skip
+        for use, (part, samples) in uses.items():
             for name, n in samples.items():
                 self._sample(name, problems[part], n, self.folder / f"{use}-{name}.candidates.jsonl")
 
@@ -120,8 +129,12 @@ class World:
             how = ("--steps", RULE, "--quality", "rules", "--trajectory", "outcome", "--grader", "numeric")
             formula = ("--aggregation", "mean", "--alignment", "none", "--no-coherence")
             run("label", source, "-o", labels, *how, *formula)
-            with atomic_path(self.folder / f"outcomes-{name}.jsonl") as part:
-                part.write_bytes(b"".join(json_line(trace_row(with_steps(trace, RULE))) for trace in graded(source)))
+            more = self.folder / f"more-{name}.candidates.jsonl"
+            for kind, file, labelled in (
+                ("outcomes", source, with_steps), ("more", more, with_steps), ("truth", more, with_truth)
+            ):  # fmt: skip
+                with atomic_path(self.folder / f"{kind}-{name}.jsonl") as part:
+                    part.write_bytes(b"".join(json_line(trace_row(labelled(trace, RULE))) for trace in graded(file)))
 
     def train(self) -> None:
         """Train the PRMs."""
@@ -129,7 +142,7 @@ class World:
         amounts = ("--epochs", "2", "--batch-tokens", "8192", "--trackers", "none", "--loss", "bce")
         for prm, (base, kind) in PRMS.items():
             labels = [self.folder / f"{kind}-{name}.jsonl" for name in PRM_SAMPLES]
-            more = ("--outcome-targets",) if kind == "outcomes" else ()
+            more = ("--outcome-targets",) if kind != "labels" else ()
             run("train", *labels, "-o", self.folder / prm, "--base", self.folder / base, *how, *amounts, *more)
 
     def choose(self) -> None:

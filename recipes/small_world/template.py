@@ -36,7 +36,8 @@ from recipes.label_evidence.measure import auc, mean, mean_auc
 from recipes.prm_135m.samples import graded
 from recipes.small_world.base import GAP
 from recipes.small_world.run import RULE, TOKENS
-from recipes.small_world.world import DOUBLE, GAINS, HALF, LOSSES, PLACES, SPLITS
+from recipes.small_world.story import sign_of, told, worked
+from recipes.small_world.world import SPLITS
 from recipes.student.form import chat_row, reference_traces
 from recipes.student.sft import SFTSettings, teach
 
@@ -45,23 +46,15 @@ KINDS: Final = ("right", "other number", "other strategy")
 LESSON: Final = 450_000
 """Tokens of completions that the solver is taught."""
 
-_WORKED = re.compile(rf"({'|'.join(PLACES)}) [^:\n]*: \d+([-+*/])\d+=")
-_TOLD = re.compile(rf"^({'|'.join(PLACES)}) (.*)\.$", re.MULTILINE)
-_SIGNS: Final = {form.partition(" ")[0]: sign for forms, sign in ((GAINS, "+"), (LOSSES, "-")) for form in forms} | {
-    DOUBLE.partition(" ")[0]: "*",
-    HALF.partition(" ")[0]: "/",
-}
-"""What an event's first word asks for."""
-
 
 def strategy(thinking: str) -> list[tuple[str, str]]:
     """Return the (place, operation) of every calculation in a text."""
-    return _WORKED.findall(thinking)
+    return [(step.place, step.sign) for step in worked(thinking) if step is not None]
 
 
 def asked(problem: str) -> list[tuple[str, str]]:
     """Return the (place, operation) that a story asks for."""
-    return [(place, _SIGNS[told.partition(" ")[0]]) for place, told in _TOLD.findall(problem)]
+    return [(place, sign_of(event)) for place, event in told(problem)]
 
 
 def stages(thinking: str) -> list[dict[str, str]]:

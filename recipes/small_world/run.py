@@ -142,7 +142,8 @@ class World:
         amounts = ("--epochs", "2", "--batch-tokens", "8192", "--trackers", "none", "--loss", "bce")
         for prm, (base, kind) in PRMS.items():
             labels = [self.folder / f"{kind}-{name}.jsonl" for name in PRM_SAMPLES]
-            more = ("--outcome-targets",) if kind != "labels" else ()
+            # Labels have trajectory targets; what `prm-more` learns of a whole trace is its last step's label.
+            more = ("--outcome-targets",) if kind in ("outcomes", "truth") else ()
             run("train", *labels, "-o", self.folder / prm, "--base", self.folder / base, *how, *amounts, *more)
 
     def choose(self) -> None:

@@ -19,6 +19,7 @@ from reasonflux_prm.evaluation.metrics import Floats, Statistic
 DRAWS = 2000
 _CELLS = 1 << 22
 """Weights in memory at once: 32 MiB."""
+_DIGITS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,3 +94,14 @@ def resample_weights(members: NDArray[np.int64], clusters: int, draws: int, seed
         drawn = random.integers(clusters, size=(count, clusters)) + clusters * np.arange(count)[:, None]
         times = np.bincount(drawn.ravel(), minlength=count * clusters).reshape(count, clusters)
         yield times[:, members].astype(np.float64)
+
+
+def interval_row(interval: Interval) -> dict[str, float | None]:
+    """Return a value and its interval as reports write them, rounded to six digits."""
+    return {name: rounded(getattr(interval, name)) for name in ("value", "low", "high")}
+
+
+def rounded(value: float | None) -> float | None:
+    """Return a number as reports write it."""
+    # The last bits of a sum are the machine's; -0.0 is no number to read.
+    return None if value is None else round(value, _DIGITS) + 0.0

@@ -8,7 +8,7 @@ from reasonflux_prm.evaluation.report import BASELINES, Found, MethodCurve, Sele
 
 def markdown(report: SelectionReport) -> str:
     """Return a report as Markdown that ends in a newline."""
-    blocks = [_head(report), _table(report), _table_by_k(report), _list(report)]
+    blocks = [_head(report), _table(report), _table_by_k(report), _table_by_rank(report), _list(report)]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
@@ -52,6 +52,23 @@ def _table_by_k(report: SelectionReport) -> str:
             *(f"| {_plain(own.label)} | {' | '.join(row)} |" for own, row in zip(report.curves, rows, strict=True)),
         ]
     )
+
+
+def _table_by_rank(report: SelectionReport) -> str:
+    """Return how right candidates are by the rank of their reward, at the powers of two and at the last rank."""
+    depth = report.fewest
+    shown = [rank for rank in range(1, depth + 1) if rank & (rank - 1) == 0 or rank == depth]
+    if len(shown) < 2 or not report.ranks:
+        return ""
+    lines = [
+        f"| right, by rank of the reward within its problem | {' | '.join(map(str, shown))} | area within problems |",
+        f"|{'---|' * (len(shown) + 2)}",
+    ]
+    for own in report.ranks:
+        area = "" if own.area is None else f"{interval_text(own.area)}, n = {own.area.n:,}"
+        cells = [f"{own.right[rank - 1].value:.3f}" for rank in shown]
+        lines.append(f"| {' | '.join([_plain(own.prm), *cells, area])} |")
+    return "\n".join(lines)
 
 
 def _list(report: SelectionReport) -> str:

@@ -15,7 +15,8 @@ import numpy as np
 from reasonflux_prm.errors import InputError, UsageError
 from reasonflux_prm.evaluation.candidates import ProblemCandidates, Trouble, prm_names
 from reasonflux_prm.evaluation.curves import MAJORITY, PASS_1, Curve, Method, cannot_weigh, curve, with_all
-from reasonflux_prm.evaluation.intervals import DRAWS, Interval
+from reasonflux_prm.evaluation.intervals import DRAWS, Interval, interval_row, rounded
+from reasonflux_prm.evaluation.ranks import Ranks, ranks_of
 from reasonflux_prm.evaluation.resampled_means import ResampledMeans
 
 SCHEMA: Final = 1
@@ -24,7 +25,6 @@ BASELINES: Final = (PASS_1, MAJORITY)
 """What every other method is compared with, problem by problem."""
 _MOST_NAMED: Final = 5
 """Problems that are named for each trouble."""
-_DIGITS: Final = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,8 @@ class SelectionReport:
     most: int
     """Candidates of the problem that has the most."""
     curves: tuple[MethodCurve, ...]
+    ranks: tuple[Ranks, ...]
+    """One a PRM that chooses."""
     troubles: Mapping[Trouble, Found]
     """Of all problems, also those that are left out."""
     unscored: Mapping[str, int]
@@ -146,6 +148,7 @@ class SelectionReport:
                 }
                 for own in self.curves
             ],
+            "ranks": [own.row() for own in self.ranks],
         }
 
     def to_json(self) -> str:
@@ -198,6 +201,7 @@ def selection_report(
         fewest=min(problem.n for problem in kept),
         most=max(problem.n for problem in kept),
         curves=tuple(map(evaluated.curve, chosen)),
+        ranks=_ranks(kept, chosen, resamples, seed),
         troubles=_troubles(problems),
         unscored={name: sum(_unscored(problem, name) for problem in kept) for name in prm_names(kept)},
         notes=(*left_out, *too_large, *impossible),
@@ -227,6 +231,13 @@ def default_methods(problems: Sequence[ProblemCandidates]) -> tuple[list[Method]
         else:
             methods.append(Method("weighted", name))
     return [*methods, MAJORITY, Method("longest"), Method("shortest"), PASS_1], notes
+
+
+def _ranks(
+    problems: Sequence[ProblemCandidates], methods: Sequence[Method], resamples: int, seed: int
+) -> tuple[Ranks, ...]:
+    names = [method.prm for method in methods if method.kind == "prm" and method.prm is not None]
+    return tuple(ranks_of(problems, name, draws=resamples, seed=seed, level=LEVEL) for name in names)
 
 
 def _named(methods: Iterable[Method | str]) -> list[Method]:
@@ -356,22 +367,13 @@ def _troubles(problems: Sequence[ProblemCandidates]) -> dict[Trouble, Found]:
 def _point_row(point: Point) -> dict[str, Any]:
     return {
         "k": point.k,
-        **_interval_row(point.accuracy),
-        "monte_carlo_error": _rounded(point.monte_carlo_error),
-        "tied": _rounded(point.tied),
-        "policy_tokens": _rounded(point.policy_tokens),
-        "prm_tokens": _rounded(point.prm_tokens),
-        **{f"minus_{name}": _interval_row(own) for name, own in point.minus.items()},
+        **interval_row(point.accuracy),
+        "monte_carlo_error": rounded(point.monte_carlo_error),
+        "tied": rounded(point.tied),
+        "policy_tokens": rounded(point.policy_tokens),
+        "prm_tokens": rounded(point.prm_tokens),
+        **{f"minus_{name}": interval_row(own) for name, own in point.minus.items()},
     }
-
-
-def _interval_row(interval: Interval) -> dict[str, float | None]:
-    return {name: _rounded(getattr(interval, name)) for name in ("value", "low", "high")}
-
-
-def _rounded(value: float | None) -> float | None:
-    # The last bits of a sum are the machine's; -0.0 is no number to read.
-    return None if value is None else round(value, _DIGITS) + 0.0
 
 
 def interval_text(interval: Interval, sign: Literal["", "+"] = "") -> str:

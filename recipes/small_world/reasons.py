@@ -58,7 +58,6 @@ def reasons(scored: Sequence[ScoredTrace]) -> Mapping[str, Any]:
     ):
         areas = {"over all": auc(values, right, groups), "within a problem": mean_auc(values, right, groups)}
         report[f"area of the {name}"] = areas
-    report["right, by rank of the reward within its problem"] = _by_rank(scored, right, groups)
     for part in ("thinking", "response"):
         rewards = [
             (reward, group)
@@ -69,17 +68,6 @@ def reasons(scored: Sequence[ScoredTrace]) -> Mapping[str, Any]:
         report[f"mean reward of a {part} step"] = mean(*map(list, zip(*rewards, strict=True)))
     report["deviation of a problem's samples in their mean"] = _spread(scored, groups)
     return report
-
-
-def _by_rank(scored: Sequence[ScoredTrace], right: Sequence[bool], groups: Sequence[str]) -> list[float]:
-    """Return the share of right samples that have the highest reward of their problem, the second highest, ..."""
-    ranked: dict[str, list[tuple[float, bool]]] = {}
-    for one, own, group in zip(scored, right, groups, strict=True):
-        ranked.setdefault(group, []).append((-(one.reward or 0.0), own))
-    # Equal rewards stay in the order of sampling.
-    ordered = [sorted(own, key=lambda pair: pair[0]) for own in ranked.values()]
-    ranks = [[own[rank][1] for own in ordered if rank < len(own)] for rank in range(max(map(len, ordered)))]
-    return [sum(own) / len(own) for own in ranks]
 
 
 def _spread(scored: Sequence[ScoredTrace], groups: Sequence[str]) -> Mapping[str, Any] | None:

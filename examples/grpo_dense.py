@@ -38,8 +38,8 @@ def main() -> None:
     trainer = ProcessGRPOTrainer(
         args.model,
         # Half of the advantage from the outcome, half from the steps; a trace is worth the mean of its steps, so that
-        # writing more of them gains nothing by itself.
-        shaping=Process(beta=0.5, credit="mean"),
+        # writing more of them gains nothing by itself; thinking and response each have their own baseline.
+        shaping=Process(beta=0.5, credit="mean", by_part=True),
         prm=args.prm,
         monitor=Monitor(),
         train_dataset=data,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from reasonflux_prm.evaluation.candidates import OF_PROBLEMS, Trouble
 from reasonflux_prm.evaluation.report import BASELINES, Found, MethodCurve, SelectionReport, interval_text
 
@@ -40,33 +42,37 @@ def _row(own: MethodCurve) -> str:
 
 def _table_by_k(report: SelectionReport) -> str:
     """Return the accuracies at the powers of two and at the last k; nothing if there is one size only."""
-    ks = report.ks
-    shown = [at for at, k in enumerate(ks) if k & (k - 1) == 0 or k == ks[-1]]
+    shown = _shown(report.ks)
     if len(shown) < 2:
         return ""
     rows = [[f"{own.points[at].accuracy.value:.3f}" for at in shown] for own in report.curves]
     return "\n".join(
         [
-            f"| accuracy at k = | {' | '.join(str(ks[at]) for at in shown)} |",
+            f"| accuracy at k = | {' | '.join(str(report.ks[at]) for at in shown)} |",
             f"|{'---|' * (len(shown) + 1)}",
             *(f"| {_plain(own.label)} | {' | '.join(row)} |" for own, row in zip(report.curves, rows, strict=True)),
         ]
     )
 
 
+def _shown(numbers: Sequence[int]) -> list[int]:
+    """Return the places of the powers of two, and the last place."""
+    return [at for at, number in enumerate(numbers) if number & (number - 1) == 0 or at == len(numbers) - 1]
+
+
 def _table_by_rank(report: SelectionReport) -> str:
     """Return how right candidates are by the rank of their reward, at the powers of two and at the last rank."""
-    depth = report.fewest
-    shown = [rank for rank in range(1, depth + 1) if rank & (rank - 1) == 0 or rank == depth]
+    shown = _shown(range(1, report.fewest + 1))
     if len(shown) < 2 or not report.ranks:
         return ""
+    numbers = " | ".join(str(at + 1) for at in shown)
     lines = [
-        f"| right, by rank of the reward within its problem | {' | '.join(map(str, shown))} | area within problems |",
+        f"| right, by rank of the reward within its problem | {numbers} | area within problems |",
         f"|{'---|' * (len(shown) + 2)}",
     ]
     for own in report.ranks:
         area = "" if own.area is None else f"{interval_text(own.area)}, n = {own.area.n:,}"
-        cells = [f"{own.right[rank - 1].value:.3f}" for rank in shown]
+        cells = [f"{own.right[at].value:.3f}" for at in shown]
         lines.append(f"| {' | '.join([_plain(own.prm), *cells, area])} |")
     return "\n".join(lines)
 

@@ -16,9 +16,9 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
 from reasonflux_prm.errors import UsageError
+from reasonflux_prm.rl.dense import Floats
 from reasonflux_prm.rl.normalise import (
     EPS,
     Baseline,
@@ -31,8 +31,6 @@ from reasonflux_prm.rl.normalise import (
     pooled_std,
 )
 from reasonflux_prm.rl.rollouts import Rollout, members
-
-Floats = NDArray[np.float64]
 
 
 def shaping(potentials: Sequence[float], gamma: float = 1.0, initial: float = 0.0) -> list[float]:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from random import Random
 
 from reasonflux_prm.records import Trace
 from recipes.small_world.base import GAP
+from recipes.small_world.story import worked
 from recipes.small_world.world import worked_out
 from recipes.student.form import respond
-
-_STEP = re.compile(r"(.*: )(\d+)([-+*/])(\d+)=(\d+)")
 
 
 def corrupted(trace: Trace) -> Trace:
@@ -23,7 +21,7 @@ def corrupted(trace: Trace) -> Trace:
     Raises:
         ValueError: The thinking is no such solution.
     """
-    steps = [_STEP.fullmatch(line) for line in trace.thinking.split(GAP)]
+    steps = worked(trace.thinking)
     slips = [(at, by) for at in range(len(steps)) for by in (-10, -1, 1, 10)]
     Random(trace.id).shuffle(slips)
     for at, by in slips:
@@ -31,9 +29,9 @@ def corrupted(trace: Trace) -> Trace:
         for number, step in enumerate(steps):
             if step is None:
                 raise ValueError(f"{trace.id}: expected steps such as First finds 3: 20+3=23, found {trace.thinking!r}")
-            before = int(step[2]) if number == 0 else held
-            held = worked_out(before, step[3], int(step[4])) + (by if number == at else 0)
-            lines.append(f"{step[1]}{before}{step[3]}{step[4]}={held}")
+            before = step.before if number == 0 else held
+            held = worked_out(before, step.sign, step.by) + (by if number == at else 0)
+            lines.append(f"{step.place} {step.event}: {before}{step.sign}{step.by}={held}")
             if held < 0:
                 break
         else:

@@ -5,9 +5,9 @@
 Every stage leaves its output below FOLDER and is skipped where that is whole, so a run that was killed goes on:
 
 - `problems`: stories to add up (`world.py`), and a small random Llama (`base.py`);
-- `teach`: two policies that think in steps and then respond, `novice`, and `student`, which was taught longer;
-- `sample`: both answer problems; `label`: steps by rules, traces by outcome; `train`: a PRM from the student's weights;
-- `choose`: best of 16 by the PRM and by votes, on tests that nothing was learnt from;
+- `teach`: policies that think in steps and then respond: `novice`, `student`, taught longer, and `expert`, much longer;
+- `sample`: the first two answer problems; `label`: steps by rules, by outcome or by the truth; `train`: `PRMS`;
+- `choose`: best of 16 by each PRM and by votes, on tests that nothing was learnt from;
 - `select`: `recipes.select_sft`, whose students begin as the novice;
 - `grpo`: `recipes.grpo`, which begins as the student.
 """
@@ -123,7 +123,7 @@ class World:
             opened.close()
 
     def label(self) -> None:
-        """Label the samples: traces by their answers, and steps by rules, or by the answer that they come to."""
+        """Label the samples: traces by their answers; steps by rules, by their trace's answer, or by the truth."""
         for name in PRM_SAMPLES:
             source, labels = self.folder / f"learnt-{name}.candidates.jsonl", self.folder / f"labels-{name}.jsonl"
             how = ("--steps", RULE, "--quality", "rules", "--trajectory", "outcome", "--grader", "numeric")

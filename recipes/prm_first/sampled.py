@@ -15,6 +15,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from itertools import groupby
 from pathlib import Path
@@ -22,7 +23,8 @@ from typing import Any
 
 from reasonflux_prm.records import Trace
 from reasonflux_prm.steps.split import split
-from reasonflux_prm.traces.write import atomic_path
+from reasonflux_prm.traces.native import trace_row
+from reasonflux_prm.traces.write import atomic_path, json_line
 from recipes.prm_135m.gold import is_dev
 from recipes.prm_135m.samples import graded
 from recipes.student.form import reference_traces
@@ -74,12 +76,13 @@ def branch(sample: Trace, computed: set[Fraction]) -> dict[str, Any] | None:
     }
 
 
-def tree(reference: Trace, solution: str, samples: list[Trace]) -> dict[str, Any] | None:
-    """Return the tree of one problem; None if no sample that can be used is right, or all are."""
+def tree(reference: Trace, solution: str, samples: list[Trace], mixed: bool = True) -> dict[str, Any] | None:
+    """Return the tree of one problem; None if none of the samples that can be used is wrong, or (`mixed`) right."""
     computed = {*values(solution), *values(f"={reference.answer}")}
     unique = {(sample.thinking, sample.response): sample for sample in samples}.values()
     branches = [found for sample in unique if (found := branch(sample, computed)) is not None]
-    if len({found["label"] for found in branches}) < 2:
+    labels = {found["label"] for found in branches}
+    if 0 not in labels or (mixed and 1 not in labels):
         return None
     gold, (final,) = cut(reference)
     return {
@@ -93,12 +96,29 @@ def tree(reference: Trace, solution: str, samples: list[Trace]) -> dict[str, Any
     }
 
 
-def trees(problems: Path, candidates: Path) -> Iterator[dict[str, Any]]:
+def labelled(sample: Trace, computed: set[Fraction]) -> Trace | None:
+    """Return a graded sample with its steps and their labels, as `branch` labels them; None where that gives none."""
+    found = branch(sample, computed)
+    if found is None:
+        return None
+    return replace(sample, steps=split(sample).steps, step_labels=tuple(found["labels"]))
+
+
+def traces(problems: Path, candidates: Path) -> Iterator[Trace]:
+    """Yield all samples that can be labelled, with labels."""
+    rows = {row["id"]: row for row in map(json.loads, problems.open(encoding="utf-8"))}
+    known = {name: {*values(row["solution"]), *values(f"={row['answer']}")} for name, row in rows.items()}
+    for sample in graded(candidates):
+        if found := labelled(sample, known[str(sample.group)]):
+            yield found
+
+
+def trees(problems: Path, candidates: Path, mixed: bool = True) -> Iterator[dict[str, Any]]:
     """Yield the trees of all problems that have one."""
     solutions = {row["id"]: row["solution"] for row in map(json.loads, problems.open(encoding="utf-8"))}
     references = {trace.id: trace for trace in reference_traces(problems)}
     for group, samples in groupby(graded(candidates), key=lambda trace: str(trace.group)):
-        found = tree(references[group], solutions[group], list(samples))
+        found = tree(references[group], solutions[group], list(samples), mixed)
         if found is not None:
             yield found
 
@@ -109,8 +129,14 @@ def main() -> None:
     parser.add_argument("problems", type=Path, help="GSM8K train, with solutions")
     parser.add_argument("candidates", type=Path, help="samples on it, of `recipes.prm_135m.samples`")
     parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--all", action="store_true", help="problems of which no sample is right too")
+    parser.add_argument("--traces", type=Path, help="write the labelled samples here too, as rows of ours")
     args = parser.parse_args()
-    rows = sorted(trees(args.problems, args.candidates), key=lambda row: not is_dev(row["id"]))
+    if args.traces:
+        with atomic_path(args.traces) as unfinished:
+            rows_of_ours = (json_line(trace_row(trace)) for trace in traces(args.problems, args.candidates))
+            unfinished.write_bytes(b"".join(rows_of_ours))
+    rows = sorted(trees(args.problems, args.candidates, not args.all), key=lambda row: not is_dev(row["id"]))
     with atomic_path(args.output) as unfinished, unfinished.open("w", encoding="utf-8") as stream:
         for row in rows:
             stream.write(json.dumps(row, ensure_ascii=False) + "\n")

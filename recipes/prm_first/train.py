@@ -9,6 +9,8 @@ Two things make this affordable on one or two cores:
 - the lower layers are frozen, so their output is computed once and kept on disk; only the upper layers are run again.
 
     python -m recipes.prm_first.train TREES --base FOLDER --cache FOLDER -o adapter.safetensors
+
+Processes that `torchrun` starts share every batch and the evaluations; two of one thread are faster than one of two.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import argparse
 import json
 import math
 import multiprocessing
+import os
 import random
 import time
 from collections.abc import Iterator
@@ -25,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -38,6 +42,7 @@ from reasonflux_prm.prm.families.native import NativePRM, NativeSettings
 from recipes.prm_first.tree import Tree, TreeBuilder, attention_mask
 
 SETTINGS = NativeSettings(separator="<file_sep>", marker="<empty_output>", name="embedded")
+RANK, WORLD = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 class Lora(nn.Module):
@@ -84,16 +89,20 @@ class Upper(nn.Module):
         return logits.squeeze(-1)
 
     def start_from(self, adapter: Path) -> None:
-        """Take over the trained tensors of an earlier run."""
-        saved = load_file(str(adapter))
-        self.score.weight.data.copy_(saved["score.weight"])
-        self.score.bias.data.copy_(saved["score.bias"])
+        """Take over the trained tensors of an earlier run, or a student's adapters (a folder), which have no head."""
+        student = adapter.is_dir()
+        saved = load_file(str(adapter / "adapter_model.safetensors" if student else adapter))
+        if not student:
+            self.score.weight.data.copy_(saved["score.weight"])
+            self.score.bias.data.copy_(saved["score.bias"])
         for index, layer in enumerate(self.layers):
             for name, module in layer.named_modules():
                 if isinstance(module, Lora):
-                    key = f"model.layers.{self.split + index}.{name}.weight"
-                    module.a.data.copy_(saved[f"{key}.lora_A"])
-                    module.b.data.copy_(saved[f"{key}.lora_B"].float() / module.scale)
+                    key = f"model.layers.{self.split + index}.{name}"
+                    form = f"base_model.model.{key}.lora_{{}}.weight" if student else f"{key}.weight.lora_{{}}"
+                    module.a.data.copy_(saved[form.format("A")])
+                    # A student's scale is 2 too; an adapter file has it in B.
+                    module.b.data.copy_(saved[form.format("B")].float() / (1.0 if student else module.scale))
 
     def adapter(self) -> dict[str, Tensor]:
         """Return the trained tensors in the adapter file's names, the scale folded into B."""
@@ -218,17 +227,31 @@ class Batches:
         yield from batches
 
 
+def share_gradients(parameters: list[nn.Parameter]) -> None:
+    """Average the gradients of all processes."""
+    if WORLD > 1:
+        flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
+        dist.all_reduce(flat)
+        for p, mean in zip(parameters, (flat / WORLD).split([p.numel() for p in parameters]), strict=True):
+            p.grad = mean.view_as(p)
+
+
 @torch.no_grad()
 def evaluate(upper: Upper, batches: Batches, numbers: list[int]) -> dict[str, float]:
     """Return AUC and accuracy over the steps, and over the markers, of held-out problems."""
     scores: list[float] = []
     labels: list[float] = []
     markers: list[bool] = []
-    for start in range(0, len(numbers), 16):
-        hidden, mask, positions, reads, target, marker = batches.get(numbers[start : start + 16])
+    own = numbers[RANK::WORLD]
+    for start in range(0, len(own), 16):
+        hidden, mask, positions, reads, target, marker = batches.get(own[start : start + 16])
         scores += upper(hidden, mask, positions).flatten()[reads].tolist()
         labels += target.tolist()
         markers += marker.tolist()
+    if WORLD > 1:
+        everyone: list[Any] = [None] * WORLD
+        dist.all_gather_object(everyone, (scores, labels, markers))
+        scores, labels, markers = ([value for one in everyone for value in one[field]] for field in range(3))
     result: dict[str, float] = {}
     for name, wanted in (("step", False), ("trajectory", True)):
         chosen = [(s, y) for s, y, m in zip(scores, labels, markers, strict=True) if m == wanted]
@@ -272,11 +295,18 @@ def train(args: argparse.Namespace) -> None:
         f"{sum(len(t.labels) for t in trees):,} labels",
         flush=True,
     )
+    if WORLD > 1:
+        dist.init_process_group("gloo")
+        if RANK == 0:  # the others find it done
+            cache_lower(args.base, trees, args.split, args.cache, args.workers, decoder.config.hidden)
+        dist.barrier()
     store = cache_lower(args.base, trees, args.split, args.cache, args.workers, decoder.config.hidden)
     model = AutoModelForCausalLM.from_pretrained(args.base, dtype=torch.float32, attn_implementation="sdpa").model
     upper = Upper(model, args.split, args.rank)
     if args.start_from is not None:
         upper.start_from(args.start_from)
+    for layer in upper.layers[: max(0, args.frozen - args.split)]:
+        layer.requires_grad_(False)
     batches = Batches(trees, store)
     dev, pool = list(range(args.dev)), list(range(args.dev, len(trees)))
     fit(upper, batches, pool, dev, args, rng)
@@ -288,25 +318,29 @@ def fit(
     """Train, and write the adapter after every evaluation that is the best so far."""
     head = list(upper.score.parameters())
     rest = [p for p in upper.parameters() if p.requires_grad and all(p is not h for h in head)]
+    learnt = [*rest, *head]
     optimiser = torch.optim.AdamW([{"params": rest, "lr": args.lr}, {"params": head, "lr": 1e-3}], weight_decay=0.01)
     steps = args.epochs * math.ceil(len(pool) / args.batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, [args.lr, 1e-3], total_steps=steps + 1, pct_start=0.05)
     best, step, started, tokens, running = 0.0, 0, time.time(), 0, 0.0
     for _ in range(args.epochs):
         for numbers in batches.epoch(pool, args.batch, rng):
-            hidden, mask, positions, reads, labels, markers = batches.get(numbers)
+            if len(numbers) < WORLD:
+                continue
+            hidden, mask, positions, reads, labels, markers = batches.get(numbers[RANK::WORLD])
             logits = upper(hidden, mask, positions).flatten()[reads]
             losses = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
             loss = losses[~markers].mean() + 0.5 * losses[markers].mean()
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(upper.parameters(), 1.0)
+            share_gradients(learnt)
+            torch.nn.utils.clip_grad_norm_(learnt, 1.0)
             optimiser.step()
             schedule.step()
             step += 1
             tokens += sum(len(batches.trees[n].tokens) for n in numbers)
             running = loss.item() if step == 1 else 0.98 * running + 0.02 * loss.item()
-            if step % 20 == 0:
+            if step % 20 == 0 and RANK == 0:
                 print(
                     f"step {step}/{steps} loss {running:.4f} {tokens / (time.time() - started):.0f} tokens/s",
                     flush=True,
@@ -315,6 +349,8 @@ def fit(
                 upper.eval()
                 result = evaluate(upper, batches, dev)
                 upper.train()
+                if RANK:
+                    continue
                 print(f"step {step} dev {json.dumps({k: round(v, 4) for k, v in result.items()})}", flush=True)
                 if result["step_auc"] > best:
                     best = result["step_auc"]
@@ -328,8 +364,9 @@ def main() -> None:
     parser.add_argument("--base", type=Path, required=True, help="folder of the base model")
     parser.add_argument("--cache", type=Path, required=True, help="folder for the lower layers' output")
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--start-from", type=Path, default=None, help="an adapter of an earlier run")
+    parser.add_argument("--start-from", type=Path, help="an adapter of an earlier run, or the folder of a student's")
     parser.add_argument("--split", type=int, default=15, help="layers below this one are frozen")
+    parser.add_argument("--frozen", type=int, default=0, help="adapters of layers below this one stay as they are")
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--lr", type=float, default=7e-4)
     parser.add_argument("--batch", type=int, default=16)

@@ -36,7 +36,7 @@ def reference_traces(problems: Path, between: str = "\n") -> Iterator[Trace]:
             thinking=_MARK.sub("", between.join(lines)).strip(),
             response=respond(row["answer"]),
             answer=row["answer"],
-            source="gsm8k-train",
+            source=f"{row.get('source', 'gsm8k')}-train",
             policy="reference",
             correct=True,
         )

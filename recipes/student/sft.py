@@ -6,12 +6,15 @@ on the same machine. The budget counts the tokens that are learnt, those of the 
 different data have learnt equally much; rows are gone over again, in a new order each time, until it is spent.
 
     python -m recipes.student.sft GSM8K_TRAIN.jsonl -o STUDENT --tokens 400000
+
+Processes that `torchrun` starts share the rows of every update; on a CPU two of one thread are faster than one of two.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +23,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
@@ -53,12 +56,18 @@ class SFTSettings:
     prompt_once: bool = False
     """Read what the rows that are computed at once begin with once, and not for each; gradients are the same. It pays
     where a long prompt is the same in all rows."""
+    start_from: Path | None = None
+    """Folder of the adapters of an earlier student of the same base, to go on from; they have their own rank."""
+    frozen: int = 0
+    """So many of the lowest layers stay as they are, which spares their gradients."""
 
     def __post_init__(self) -> None:
         if self.whole and self.prompt_once:
             raise ValueError(
                 "whole learns the prompts of all rows, which prompt_once reads once; leave one of them out"
             )
+        if self.start_from is not None and self.rank is None:
+            raise ValueError("start_from goes on from adapters, and rank is None: give a rank, or a merged base")
 
 
 def teach(base: Path, rows: Sequence[Row], output: Path, settings: SFTSettings) -> dict[str, int]:
@@ -74,6 +83,8 @@ def teach(base: Path, rows: Sequence[Row], output: Path, settings: SFTSettings) 
     chosen, tokens, too_long = _until(rows, tokenizer, settings)
     counts = {"rows": len(rows), "too_long": too_long, "learnt": len(chosen), "tokens": tokens}
     model = _trained(base, chosen, output, settings)
+    if int(os.environ.get("RANK", "0")):
+        return counts  # the first process writes
     model.save_pretrained(output)
     tokenizer.save_pretrained(output)
     (output / "sft.json").write_text(json.dumps(counts) + "\n", encoding="utf-8")
@@ -151,7 +162,7 @@ def _trained(base: Path, rows: Sequence[Row], output: Path, settings: SFTSetting
         output_dir=str(output / "trainer"),
         num_train_epochs=1,
         per_device_train_batch_size=settings.at_once,
-        gradient_accumulation_steps=settings.batch // settings.at_once,
+        gradient_accumulation_steps=settings.batch // settings.at_once // int(os.environ.get("WORLD_SIZE", "1")),
         learning_rate=settings.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=0.05,
@@ -166,11 +177,11 @@ def _trained(base: Path, rows: Sequence[Row], output: Path, settings: SFTSetting
         logging_steps=10,
         gradient_checkpointing=False,
     )
-    adapters = (
-        LoraConfig(r=settings.rank, lora_alpha=2 * settings.rank, target_modules="all-linear")
-        if settings.rank
-        else None
-    )
+    adapters = None
+    if settings.start_from is not None:
+        model = PeftModel.from_pretrained(model, settings.start_from, is_trainable=True)
+    elif settings.rank:
+        adapters = LoraConfig(r=settings.rank, lora_alpha=2 * settings.rank, target_modules="all-linear")
     trainer = (_PromptOnce if settings.prompt_once else SFTTrainer)(
         model=model,
         args=config,
@@ -178,6 +189,9 @@ def _trained(base: Path, rows: Sequence[Row], output: Path, settings: SFTSetting
         processing_class=AutoTokenizer.from_pretrained(base),
         peft_config=adapters,
     )
+    for name, weight in trainer.model.named_parameters():
+        if any(f"layers.{number}." in name for number in range(settings.frozen)):
+            weight.requires_grad_(False)
     trainer.train()
     if not settings.rank:
         return trainer.model
@@ -192,15 +206,26 @@ def _trained(base: Path, rows: Sequence[Row], output: Path, settings: SFTSetting
 def main() -> None:
     """Teach the think-then-respond form by reference solutions."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("problems", type=Path, help="GSM8K train, JSON lines with id, problem, answer, solution")
+    parser.add_argument("problems", type=Path, nargs="+", help="JSON lines with id, problem, answer, solution")
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--base", type=Path, help="folder of the model to teach; default the embedded PRM's base")
     parser.add_argument("--tokens", type=int, required=True)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--learning-rate", type=float, default=SFTSettings.learning_rate)
+    parser.add_argument("--start-from", type=Path, help="adapters of an earlier student")
+    parser.add_argument("--frozen", type=int, default=0, help="so many of the lowest layers are not trained")
+    parser.add_argument("--prompt-once", action="store_true", help="read what rows of a batch begin with once")
     args = parser.parse_args()
-    rows = chat_rows(reference_traces(args.problems))
-    counts = teach(args.base or ensure_base(), rows, args.output, SFTSettings(args.tokens, args.seed))
-    print(json.dumps(counts))
+    rows = [row for path in args.problems for row in chat_rows(reference_traces(path))]
+    settings = SFTSettings(
+        args.tokens,
+        args.seed,
+        learning_rate=args.learning_rate,
+        start_from=args.start_from,
+        frozen=args.frozen,
+        prompt_once=args.prompt_once,
+    )
+    print(json.dumps(teach(args.base or ensure_base(), rows, args.output, settings)))
 
 
 if __name__ == "__main__":

@@ -37,13 +37,22 @@ _AT_ONCE = 4096
 """Traces that are graded together."""
 
 
-def sample(task: Task, problems: Path, policy: str, output: Path, n: int, limit: int | None, seed: int = 0) -> None:
-    """Write `n` samples of each problem as candidates; a file that is there is kept."""
+def sample(
+    task: Task,
+    problems: Path,
+    policy: str,
+    output: Path,
+    n: int,
+    limit: int | None,
+    seed: int = 0,
+    at_once: int | None = None,
+) -> None:
+    """Write `n` samples of each problem as candidates, `at_once` together; a file that is there is kept."""
     if output.exists():
         return
     settings = SamplingSettings(n, TEMPERATURE, 1.0, MAX_TOKENS, seed)
     # On a GPU two stages may sample side by side.
-    opened = open_policy(policy, PolicySettings(batch_sequences=1536 if torch.cuda.is_available() else None))
+    opened = open_policy(policy, PolicySettings(batch_sequences=1536 if torch.cuda.is_available() else at_once))
     try:
         print(write_candidates(task, load(task, problems, limit=limit), opened, settings, output), flush=True)
     finally:

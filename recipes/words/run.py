@@ -40,19 +40,21 @@ TAUGHT: Final = 6000
 """Problems to teach with; `LESSON` is spent on some 2,100 of them."""
 LESSON: Final = 100_000
 """Tokens of solutions."""
-SAMPLED: Final = 400
+SAMPLED: Final = 300
 """Problems whose samples the PRM learns from."""
-DEV: Final = 60
+DEV: Final = 40
 """Problems of stories that are set aside, whose samples training is watched on."""
 EACH: Final = 8
 """Samples of a problem."""
 ERRORS: Final = 6
 """Wrong solutions of a problem."""
-TREES: Final = {"words": 420, "sampled": 320, "gsm8k": 100}
+TREES: Final = {"words": 420, "sampled": 300, "gsm8k": 100}
 """Problems of each kind that the PRM learns from: with wrong solutions, with samples, and GSM8K train's with both."""
-TASKS: Final = {"svamp": (svamp.TASK, "svamp.jsonl", 300), "gsm8k": (gsm8k.TASK, "gsm8k_test.jsonl", 120)}
+TASKS: Final = {"svamp": (svamp.TASK, "svamp.jsonl", 240), "gsm8k": (gsm8k.TASK, "gsm8k_test.jsonl", 60)}
 """Of each test, its file, and so many of its problems, by a hash of their text."""
 BEST_OF: Final = 16
+AT_ONCE: Final = 192
+"""Samples that a process writes together: products of so many rows are what a core is fast at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ class Words:
         if adapter.exists():
             return
         where = ("--base", ensure_base(), "--cache", self.at("cache"), "-o", self.at("best.safetensors"))
-        amounts = ("--dev", self.at("watched").read_text("utf-8"), "--epochs", 1, "--batch", 8, "--every", 40)
+        amounts = ("--dev", self.at("watched").read_text("utf-8"), "--epochs", 1, "--batch", 8, "--every", 60)
         how = (*amounts, "--split", 0, "--frozen", 10, "--lr", "4e-4", "--longest", 900, "--threads", 1)
         more = ("--start-from", self.at("policy/adapter"), "--workers", 1)
         self._together("recipes.prm_first.train", self.at("mixed.jsonl"), *where, *how, *more)
@@ -216,7 +218,8 @@ def main() -> None:
     if args.part:
         task, problems, policy, n = args.part
         done = Path(f"{problems}.done")
-        sample({"svamp": svamp.TASK, "gsm8k": gsm8k.TASK}[task], Path(problems), f"local:{policy}", done, int(n), None)
+        named = {"svamp": svamp.TASK, "gsm8k": gsm8k.TASK}[task]
+        sample(named, Path(problems), f"local:{policy}", done, int(n), None, at_once=AT_ONCE)
         return
     if not (args.data and args.student and args.output):
         parser.error("expected --data, --student and -o")

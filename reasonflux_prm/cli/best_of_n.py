@@ -20,7 +20,15 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from reasonflux_prm.cli.console import next_command, say, say_reject
-from reasonflux_prm.cli.options import ScoringConfig, add_input, add_output, add_scoring, input_of, scoring_of
+from reasonflux_prm.cli.options import (
+    ScoringConfig,
+    add_check,
+    add_input,
+    add_output,
+    add_scoring,
+    input_of,
+    scoring_of,
+)
 from reasonflux_prm.cli.running import counts, score_file, trace_sizes
 from reasonflux_prm.errors import ResumeError, UsageError
 from reasonflux_prm.grading.grader import Grader
@@ -109,6 +117,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_input(parser)
     add_scoring(parser)
+    add_check(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

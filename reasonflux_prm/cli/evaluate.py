@@ -22,7 +22,7 @@ from typing import Final
 
 from reasonflux_prm.cli.evaluate_run import EvaluateConfig, evaluate
 from reasonflux_prm.cli.evaluate_steps import add_step_flags, evaluate_steps, refuse_step_flags
-from reasonflux_prm.cli.options import ScoringConfig, add_input, add_scoring, count, input_of, scoring_of
+from reasonflux_prm.cli.options import ScoringConfig, add_check, add_input, add_scoring, count, input_of, scoring_of
 from reasonflux_prm.cli.policies import SPEC, PolicyConfig, add_policies, policies_of
 from reasonflux_prm.errors import UsageError
 from reasonflux_prm.evaluation.tasks import TASKS, find_task
@@ -51,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_step_flags(parser.add_argument_group("step benchmarks"))
     add_input(parser)
     add_scoring(parser)
+    add_check(parser)
     add_policies(parser)
     # A task has a step rule of its own: agents' trajectories are cut by turns.
     parser.set_defaults(steps=None)

@@ -99,13 +99,24 @@ class ScoringConfig:
     policy_model: str | None = None
     policy_url: str | None = None
     samples: int | None = None
+    check_claims: bool = False
 
     def scorer(self) -> Scorer:
         """Load the PRM.
 
         Raises:
             UsageError: A flag is out of its range or does not go with this PRM.
+            MissingExtra: Claims are to be checked, and sympy is not installed.
         """
+        scorer = self._plain()
+        if not self.check_claims:
+            return scorer
+        from reasonflux_prm.scoring.checked import CheckedScorer
+
+        spec = getattr(getattr(scorer, "prm", None), "spec", None)
+        return CheckedScorer(scorer, spec.score_range[0] if spec is not None else 0.0)
+
+    def _plain(self) -> Scorer:
         if is_address(self.prm):
             self._refuse((*_LOADING_FLAGS, *_POLICY_FLAGS))
             return self._service()
@@ -189,16 +200,26 @@ def scoring_of(arguments: argparse.Namespace) -> ScoringConfig:
 
 
 def add_scoring(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `ScoringConfig`."""
+    """Add the flags of `ScoringConfig` but `--check-claims`, which `add_check` adds."""
     add_engine(parser)
     _add_verifier(parser.add_argument_group("generative verifiers"))
+
+
+def add_check(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that has rewards scaled by the claims that hold, to what scores whole traces."""
+    parser.add_argument(
+        "--check-claims",
+        action="store_true",
+        help="scale each step's reward by the share of its checkable claims about numbers that hold, and the "
+        "trajectory reward by that of all of them; what makes no such claim keeps its reward",
+    )
 
 
 def add_engine(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `ScoringConfig` that go with a checkpoint; what a generative verifier takes stays unset."""
     _add_prm(parser.add_argument_group("PRM"))
     _add_rewards(parser.add_argument_group("steps and rewards"))
-    parser.set_defaults(**dict.fromkeys(_POLICY_FLAGS))
+    parser.set_defaults(check_claims=False, **dict.fromkeys(_POLICY_FLAGS))
 
 
 def _add_prm(group: argparse._ArgumentGroup) -> None:

@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reasonflux_prm.cli.console import ScoringProgress, next_command, say, say_reject
-from reasonflux_prm.cli.options import ScoringConfig, add_input, add_output, add_scoring, input_of, scoring_of
+from reasonflux_prm.cli.options import (
+    ScoringConfig,
+    add_check,
+    add_input,
+    add_output,
+    add_scoring,
+    input_of,
+    scoring_of,
+)
 from reasonflux_prm.cli.running import counts, score_file, trace_sizes
 from reasonflux_prm.scoring.run import PIPE, Input, stream_scoring
 from reasonflux_prm.traces.write import side_path
@@ -34,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_output(parser, "SCORED", "the scored traces: a .jsonl or .jsonl.gz file, or - for standard output")
     add_input(parser)
     add_scoring(parser)
+    add_check(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -122,16 +122,16 @@ def ablate(trees: Path, folder: Path, size: Size, names: Sequence[str]) -> list[
     return rows
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
+def table(
+    rows: Sequence[dict[str, Any]], variants: Sequence[Variant] = VARIANTS, figures: Sequence[str] = FIGURES
+) -> str:
     """Return the figures as a Markdown table, a row a variant."""
-    lines = [
-        "| variant | what is changed | step AUC | over seeds | trajectory AUC | over seeds |",
-        "|---|---|---|---|---|---|",
-    ]
-    for variant in VARIANTS:
+    heads = [cell for name in figures for cell in (name, "over seeds")]
+    lines = [f"| variant | what is changed | {' | '.join(heads)} |", "|" + "---|" * (2 + len(heads))]
+    for variant in variants:
         own = [row for row in rows if row["variant"] == variant.name]
         if own:
-            cells = [cell for name in FIGURES for cell in _cells(own, name)]
+            cells = [cell for name in figures for cell in _cells(own, name)]
             lines.append(f"| {' | '.join([variant.name, variant.changed, *cells])} |")
     return "\n".join(lines) + "\n"
 

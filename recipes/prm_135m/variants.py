@@ -28,7 +28,7 @@ class Variant:
     settings: Mapping[str, Any] | None = None
     """Fields of `TrainConfig` that differ."""
     response_only: bool = False
-    """Learn from the responses alone: the thinking is left out of the input."""
+    """Learn thinking steps as steps of a response, as PRMs of final responses do; measured on thinking all the same."""
 
 
 VARIANTS: Final = (
@@ -37,7 +37,7 @@ VARIANTS: Final = (
     Variant("step-only", "no trajectory reward is learnt", settings={"lambda_final": 0.0}),
     Variant("trajectory-only", "no step rewards are learnt", settings={"lambda_step": 0.0}),
     Variant("bce", "cross entropy instead of squared error", settings={"loss": "bce"}),
-    Variant("response-only", "the thinking is left out", response_only=True),
+    Variant("response-only", "thinking steps are learnt as steps of a response", response_only=True),
     Variant(
         "paper-literal", "softmax of three terms as printed, quality is the truth", formula=f"literal softmax({TERMS})"
     ),

@@ -32,6 +32,12 @@ def test_each_step_gets_the_share_of_its_claims_that_hold(judge):
     assert blank["quality"].value is None
 
 
+def test_a_number_that_begins_with_its_point_is_read(judge):
+    good, bad = judged(judge, "So .3 * 2 = 0.6. ", "Then .2 + 3 = .23. ")
+    assert good["quality"] == Term(1.0)
+    assert bad["quality"] == Term(0.0, ".2 + 3 = .23: left side is 3.2")
+
+
 def test_algebra_is_decided_in_the_workers(judge):
     good, bad = judged(judge, "2x + 3 = 7, so 2x = 4. ", "3(x+2) = 3x + 5. ")
     assert good["quality"] == Term(1.0)

@@ -269,9 +269,10 @@ class Parser:
             raise NotParsed
         if token.kind is Kind.NUMBER:
             self.position += 1
-            flat = token.text[:-1] not in ("", "1") and token.text[-1] in "23" and token.text.replace(".", "").isdigit()
+            base, power = token.text[:-1], token.text[-1]
+            flat = base not in ("", "1", ".") and power in "23" and token.text.replace(".", "").isdigit()
             if flat and self.doubt(Reading.FLAT_POWER):
-                return Call("^", (Num(Fraction(token.text[:-1])), Num(Fraction(token.text[-1]))))
+                return Call("^", (Num(Fraction(base)), Num(Fraction(power))))
             number = self._mixed(Num(token.value or Fraction(0), token.decimals))
             if Reading.FRACTION_LAST in self.reading and self._touches("/") and isinstance(number, Num):
                 self.position += 1

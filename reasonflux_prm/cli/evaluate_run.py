@@ -222,13 +222,16 @@ def _traces(
 ) -> Iterable[ScoredTrace | Trace]:
     """Return the candidates, scored unless that is not wanted."""
     if _is_scored(source.source):
-        untouched = config.scoring == config.first_scoring or (config.scoring and config.compare)
+        plain = config.scoring and replace(config.scoring, check_claims=False)
+        untouched = plain == config.first_scoring or (plain and config.compare)
         if not untouched or source.format != "auto" or source.columns:
             raise UsageError(
                 f"{source.source} is scored already, so flags that say how to read or score it go with nothing; leave "
                 "them out, or give the candidates as they were before"
             )
         run.scored = Path(source.source)
+        if config.scoring and config.scoring.check_claims:
+            run.scored = _checked(run.scored, side_path(config.output, SCORED_SUFFIX))
         return read_scored(run.scored)
     if config.scoring is None:
         if config.compare:
@@ -238,6 +241,16 @@ def _traces(
     _score(config.scoring, source, run.scored, config.fresh, run)
     run.details["scoring"] = dict(read_manifest(run.scored).settings)
     return read_scored(run.scored)
+
+
+def _checked(scored: Path, output: Path) -> Path:
+    """Write scored candidates anew, their rewards scaled by the claims that hold."""
+    from reasonflux_prm.scoring.checked import check_file
+
+    if output.resolve() == scored.resolve():
+        raise UsageError(f"{scored} would be replaced by its checked rewards; choose another output")
+    check_file(scored, output)
+    return output
 
 
 def _second(config: EvaluateConfig, source: Input, run: _Run) -> Path | None:

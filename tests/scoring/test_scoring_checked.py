@@ -13,9 +13,10 @@ pytest.importorskip("sympy")
 from reasonflux_prm.cli.options import ScoringConfig
 from reasonflux_prm.errors import UsageError
 from reasonflux_prm.records import PRMIdentity, ScoredTrace, Status, Trace
-from reasonflux_prm.scoring.checked import CheckedScorer
+from reasonflux_prm.scoring.checked import CheckedScorer, ClaimCheck, check_file
 from reasonflux_prm.scoring.run import Input, scoring_settings
 from reasonflux_prm.steps.split import split
+from reasonflux_prm.traces.write import json_line, read_scored, scored_row
 
 IDENTITY = PRMIdentity("plain", "1", "native", "causal", "mean", 1.0)
 STEPS = (
@@ -48,11 +49,8 @@ class Plain:
 
 def checked(response: str, scorer: Plain | None = None, low: float = 0.0) -> ScoredTrace:
     trace = Trace("t", "How many pens?", "", response)
-    found = CheckedScorer(scorer or Plain(), low)
-    try:
-        ((scored,),) = found.score_chunks([trace])
-    finally:
-        found.close()
+    with ClaimCheck(low) as claims:
+        ((scored,),) = CheckedScorer(scorer or Plain(), claims).score_chunks([trace])
     return scored
 
 
@@ -84,16 +82,34 @@ def test_a_trace_that_was_not_scored_stays_without_rewards() -> None:
 
 
 def test_rewards_without_a_low_end_are_refused() -> None:
-    with pytest.raises(UsageError, match="the rewards of plain have no lower end"):
-        CheckedScorer(Plain(), float("-inf"))
+    with pytest.raises(UsageError, match="those of this PRM have none"):
+        ClaimCheck(float("-inf"))
+
+
+def test_what_is_scored_already_is_checked_once(tmp_path: Path) -> None:
+    traces = [Trace(f"t{number}", "How many pens?", "", "\n\n".join(STEPS)) for number in range(3)]
+    plain, output = tmp_path / "plain.jsonl", tmp_path / "checked.jsonl"
+    plain.write_bytes(b"".join(json_line(scored_row(row)) for (row,) in Plain().score_chunks(traces)))
+    check_file(plain, output)
+    assert [row.step_rewards for row in read_scored(output)] == [(0.5, 0.0, 0.5)] * 3
+    with pytest.raises(UsageError, match="are checked already"):
+        check_file(output, tmp_path / "again.jsonl")
+
+
+def test_a_recorded_reward_below_0_is_refused(tmp_path: Path) -> None:
+    plain = tmp_path / "plain.jsonl"
+    ((row,),) = Plain((-0.5, 0.8)).score_chunks([Trace("t7", "How many pens?", "", STEPS[1])])
+    plain.write_bytes(json_line(scored_row(row)))
+    with pytest.raises(UsageError, match=r"'t7': a reward of -0\.5 is below 0"):
+        check_file(plain, tmp_path / "checked.jsonl")
 
 
 def test_a_run_without_checks_is_another_run(tmp_path: Path) -> None:
     source = tmp_path / "x.jsonl"
     source.write_text("{}\n", "utf-8")
-    found = CheckedScorer(Plain(), 0.0)
-    plain, with_claims = (scoring_settings(scorer, Input(str(source))) for scorer in (Plain(), found))
-    found.close()
+    with ClaimCheck() as claims:
+        scorers = (Plain(), CheckedScorer(Plain(), claims))
+        plain, with_claims = (scoring_settings(scorer, Input(str(source))) for scorer in scorers)
     assert plain != with_claims
     assert with_claims["engine"]["claims"]["judge"] == "rules"
 

@@ -232,7 +232,8 @@ def share_gradients(parameters: list[nn.Parameter]) -> None:
     if WORLD > 1:
         flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
         dist.all_reduce(flat)
-        for p, mean in zip(parameters, (flat / WORLD).split([p.numel() for p in parameters]), strict=True):
+        sizes = [p.numel() for p in parameters]
+        for p, mean in zip(parameters, torch.split(flat / WORLD, sizes), strict=True):
             p.grad = mean.view_as(p)
 
 

@@ -211,7 +211,7 @@ def main() -> None:
     parser.add_argument("--base", type=Path, help="folder of the model to teach; default the embedded PRM's base")
     parser.add_argument("--tokens", type=int, required=True)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--learning-rate", type=float, default=SFTSettings.learning_rate)
+    parser.add_argument("--learning-rate", type=float, default=3e-4)
     parser.add_argument("--start-from", type=Path, help="adapters of an earlier student")
     parser.add_argument("--frozen", type=int, default=0, help="so many of the lowest layers are not trained")
     parser.add_argument("--prompt-once", action="store_true", help="read what rows of a batch begin with once")

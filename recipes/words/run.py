@@ -1,15 +1,15 @@
-"""A PRM that knows what a word problem asks for: a policy, its samples, wrong solutions, training, and the tables.
+"""A policy taught by word problems and what chooses among its samples; a PRM that is trained on them.
 
-    python -m recipes.words.run --data DATA --student ADAPTERS -o FOLDER
+    python -m recipes.words.run --data DATA --student ADAPTERS -o FOLDER --stages write teach test choose
 
 ADAPTERS is the folder of a student's adapters (`FOLDER/student/adapter` of `recipes.prm_135m`); the policy and the PRM
 go on from them. DATA holds `problems/gsm8k_train.jsonl` to learn from, `problems/svamp.jsonl` and
 `problems/gsm8k_test.jsonl` to measure on. Every stage leaves its output below FOLDER, and is skipped where it is whole:
 
-- `write`: problems to teach with, others to sample on, and those of stories that are set aside;
-- `teach`: the policy; `sample`: its samples on the last two;
-- `trees`: wrong solutions and samples, labelled, with GSM8K train's; `train`: the PRM; `calibrate`: its rewards;
-- `test`: samples on tests that nothing was learnt from; `choose`: the best of them, by the PRM and without it.
+- `write`: problems to teach with, others to sample on, and those of stories that are set aside; `teach`: the policy;
+- `test`: its samples on tests that nothing was learnt from; `choose`: by the embedded PRM, with claims checked and not;
+- `sample`: the policy's samples to learn from; `trees`: these, wrong solutions and GSM8K train's, labelled;
+- `train`: a PRM; `calibrate`: its rewards; `choose-own`: as `choose`, by this PRM.
 
 Work is done by as many processes of one thread as `--parallel` says.
 """
@@ -154,15 +154,30 @@ class Words:
             add_logprobs(sampled, self.at("policy"), self.at(f"{name}.candidates.jsonl"))
 
     def choose(self) -> None:
-        """Choose among the samples."""
+        """Choose among the samples by the embedded PRM, and by what is left of its rewards once claims are checked."""
+        self._choose("embedded", "plain", "checked")
+
+    def choose_own(self) -> None:
+        """Choose by the PRM that was trained here."""
+        self._choose(ensure_embedded(self.at("calibrated.safetensors")), "own", "own-checked")
+
+    def _choose(self, prm: str | Path, plain: str, checked: str) -> None:
         for name in TASKS:
-            asked = (
+            first, then = self.at(f"{name}-{plain}.json"), self.at(f"{name}-{checked}.json")
+            rewards = ("--rewards", "logprob")
+            run(
+                "evaluate",
+                name,
                 "--candidates",
                 self.at(f"{name}.candidates.jsonl"),
                 "--prm",
-                ensure_embedded(self.at("calibrated.safetensors")),
+                prm,
+                "-o",
+                first,
+                *rewards,
             )
-            run("evaluate", name, *asked, "-o", self.at(f"{name}.json"), "--rewards", "logprob")
+            scored = first.with_suffix(".scored.jsonl")
+            run("evaluate", name, "--candidates", scored, "--check-claims", "-o", then, *rewards)
 
     def _sample(self, task: str, problems: Path, output: Path, n: int) -> None:
         """Sample in several processes, each on every so-manieth problem."""
@@ -195,8 +210,8 @@ class Words:
     def stages(self) -> dict[str, Callable[[], None]]:
         """Return all stages, in order."""
         return {
-            "write": self.write, "teach": self.teach, "sample": self.sample, "trees": self.trees, "train": self.train,
-            "calibrate": self.calibrate, "test": self.test, "choose": self.choose,
+            "write": self.write, "teach": self.teach, "test": self.test, "choose": self.choose, "sample": self.sample,
+            "trees": self.trees, "train": self.train, "calibrate": self.calibrate, "choose-own": self.choose_own,
         }  # fmt: skip
 
 

@@ -86,10 +86,11 @@ def work_out(lines: list[str], numbers: Mapping[str, int]) -> tuple[list[str], i
     """
     known, written, result = dict(numbers), list[str](), 0
     for line in lines:
-        found = _CALCULATION.findall(line)
+        found = list(_CALCULATION.finditer(line))
         if len(found) != 1:
             raise StoryError(f"expected one calculation in a line of a solution, found {len(found)}: {line!r}")
-        left, sign, right, name = found[0]
+        place = found[0]
+        left, sign, right, name = place.groups()
         try:
             a, b = (int(operand) if operand.isdigit() else known[operand] for operand in (left, right))
         except KeyError as error:
@@ -102,7 +103,8 @@ def work_out(lines: list[str], numbers: Mapping[str, int]) -> tuple[list[str], i
         if name:
             known[name] = result
         text = f"{a} {sign} {b} = <<{a}{sign}{b}={result}>>{result}"
-        written.append(_CALCULATION.sub(lambda _, text=text: text, line))
+        before, after = line[: place.start()], line[place.end() :]
+        written.append(f"{before}{text}{after}")
     return written, result
 
 

@@ -94,8 +94,7 @@ def changed(step: Step, given: set[int]) -> Iterator[tuple[str, Step]]:
         if sign != step.sign and (result := value(step.a, sign, step.b)):
             yield "operation", step._replace(sign=sign, result=result)
     for number in sorted(given - {step.a, step.b}):
-        for field in ("a", "b"):
-            new = step._replace(**{field: number})
+        for new in (step._replace(a=number), step._replace(b=number)):
             if result := value(new.a, new.sign, new.b):
                 yield "operand", new._replace(result=result)
     for result in slips(step.result):

@@ -96,6 +96,30 @@ def test_candidates_are_scored_beside_the_report(run, candidates, tiny_prm, tmp_
     assert [own["points"] for own in read(tmp_path / "again.json")["curves"]] == numbers
 
 
+def test_claims_are_checked_while_scoring_or_afterwards(run, sums, tiny_prm, tmp_path):
+    pytest.importorskip("sympy")
+    flags = ("--resamples", 50)
+    asked = ("evaluate", "gsm8k", "--candidates", sums, "--prm", tiny_prm, *flags)
+    assert run(*asked, "-o", "plain.json")[0] == 0
+    assert run(*asked, "-o", "checked.json", "--check-claims")[0] == 0
+    later = ("evaluate", "gsm8k", "--candidates", "plain.scored.jsonl", "--check-claims", *flags)
+    assert run(*later, "-o", "later.json")[0] == 0
+    methods, numbers = (
+        [[own[field] for own in read(tmp_path / f"{name}.json")["curves"]] for name in ("checked", "later")]
+        for field in ("method", "points")
+    )
+    assert methods[0] == methods[1]
+    assert "prm:tiny+claims" in methods[0]
+    assert numbers[0] == numbers[1]
+    again = ("evaluate", "gsm8k", "--candidates", "later.scored.jsonl", "--check-claims", "-o", "again.json")
+    code, _, err = run(*again)
+    assert code == 2
+    assert "are checked already" in err
+    code, _, err = run(*later, "-o", "plain.json", "--fresh")
+    assert code == 2
+    assert "would be replaced by its checked rewards" in err
+
+
 def test_two_prms_are_compared_on_the_same_candidates(run, sums, tiny_prm, tmp_path):
     flags = ("--resamples", 50, "--limit", 4)
     command = ("evaluate", "gsm8k", "--candidates", sums, "-o", "r.json", "--prm", tiny_prm, "--alpha", "0", *flags)

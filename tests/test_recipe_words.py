@@ -109,6 +109,29 @@ def test_versions_are_of_all_kinds_and_only_right_ones_give_the_answer() -> None
     assert len(drawn) > len(stated)
 
 
+def test_only_the_kinds_that_are_asked_for_are_drawn() -> None:
+    for candidate in candidates(TOLD, 20, random.Random(0), ("operation", "operand")):
+        for line in candidate["thinking"].splitlines():
+            a, sign, b, result = re.findall(r"(\d+) ([-+*/]) (\d+) = (\d+)", line)[0]
+            assert value(int(a), sign, int(b)) == int(result)
+
+
+def test_samples_with_a_false_claim_are_left_out(tmp_path: Path) -> None:
+    pytest.importorskip("sympy")
+    (tmp_path / "p.jsonl").write_text(json.dumps(TOLD) + "\n", "utf-8")
+    shown = [
+        {"thinking": "He has 12 - 4 = 8 pens and 8 + 3 = 11 things.", "response": "The answer is \\boxed{11}."},
+        {"thinking": "He has 12 - 4 = 9 pens.", "response": "The answer is \\boxed{9}."},
+        {"thinking": "He has 12 + 4 = 16 pens.", "response": "The answer is \\boxed{16}."},
+    ]
+    row = {**{name: TOLD[name] for name in ("id", "problem", "answer", "source")}, "candidates": shown}
+    (tmp_path / "c.jsonl").write_text(json.dumps(row) + "\n", "utf-8")
+    kept = [trace.response for trace in traces(tmp_path / "p.jsonl", tmp_path / "c.jsonl", checked=True)]
+    assert kept == ["The answer is \\boxed{11}.", "The answer is \\boxed{16}."]
+    (tree,) = trees(tmp_path / "p.jsonl", tmp_path / "c.jsonl", checked=True)
+    assert [branch["label"] for branch in tree["branches"]] == [1, 0]
+
+
 def test_wrong_solutions_are_labelled_step_by_step(tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_text(json.dumps(TOLD) + "\n", "utf-8")
     right = "He lost four of the pens that he had at the beginning, so that there are now 12 - 4 = 8 pens in his bag."

@@ -11,16 +11,19 @@ stands behind an equals sign) is one that the reference solution computes. So an
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
+from reasonflux_prm.labels.judges.base import StepTerms
+from reasonflux_prm.labels.judges.rules import FALSE, RulesJudge
 from reasonflux_prm.records import Trace
 from reasonflux_prm.steps.split import split
 from reasonflux_prm.traces.native import trace_row
@@ -29,6 +32,8 @@ from recipes.prm_135m.gold import is_dev
 from recipes.prm_135m.samples import graded
 from recipes.student.form import reference_traces
 
+_AT_ONCE = 512
+"""Samples whose claims are checked together."""
 _RESULT = re.compile(r"=\s*\$?(-?\d[\d,]*(?:\.\d+)?)")
 
 
@@ -104,20 +109,36 @@ def labelled(sample: Trace, computed: set[Fraction]) -> Trace | None:
     return replace(sample, steps=split(sample).steps, step_labels=tuple(found["labels"]))
 
 
-def traces(problems: Path, candidates: Path) -> Iterator[Trace]:
-    """Yield all samples that can be labelled, with labels."""
+def claims_hold(samples: Iterable[Trace]) -> Iterator[Trace]:
+    """Yield the samples of whose claims about numbers none is false: the others a calculator finds."""
+
+    async def judged(judge: RulesJudge, traces: list[Trace]) -> list[StepTerms]:
+        return list(await asyncio.gather(*(judge.judge(split(trace)) for trace in traces)))
+
+    rest = iter(samples)
+    with RulesJudge() as judge:
+        while some := list(islice(rest, _AT_ONCE)):
+            for trace, terms in zip(some, asyncio.run(judged(judge, some)), strict=True):
+                if not any(step[FALSE].value for step in terms):
+                    yield trace
+
+
+def traces(problems: Path, candidates: Path, *, checked: bool = False) -> Iterator[Trace]:
+    """Yield all samples that can be labelled, with labels; `checked`: of whose claims none is false."""
     rows = {row["id"]: row for row in map(json.loads, problems.open(encoding="utf-8"))}
     known = {name: {*values(row["solution"]), *values(f"={row['answer']}")} for name, row in rows.items()}
-    for sample in graded(candidates):
+    samples = graded(candidates)
+    for sample in claims_hold(samples) if checked else samples:
         if found := labelled(sample, known[str(sample.group)]):
             yield found
 
 
-def trees(problems: Path, candidates: Path, mixed: bool = True) -> Iterator[dict[str, Any]]:
+def trees(problems: Path, candidates: Path, mixed: bool = True, *, checked: bool = False) -> Iterator[dict[str, Any]]:
     """Yield the trees of all problems that have one."""
     solutions = {row["id"]: row["solution"] for row in map(json.loads, problems.open(encoding="utf-8"))}
     references = {trace.id: trace for trace in reference_traces(problems)}
-    for group, samples in groupby(graded(candidates), key=lambda trace: str(trace.group)):
+    known = graded(candidates)
+    for group, samples in groupby(claims_hold(known) if checked else known, key=lambda trace: str(trace.group)):
         found = tree(references[group], solutions[group], list(samples), mixed)
         if found is not None:
             yield found
@@ -130,13 +151,20 @@ def main() -> None:
     parser.add_argument("candidates", type=Path, help="samples on it, of `recipes.prm_135m.samples`")
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--all", action="store_true", help="problems of which no sample is right too")
+    parser.add_argument("--claims-hold", action="store_true", help="leave out samples with a false claim about numbers")
     parser.add_argument("--traces", type=Path, help="write the labelled samples here too, as rows of ours")
     args = parser.parse_args()
     if args.traces:
         with atomic_path(args.traces) as unfinished:
-            rows_of_ours = (json_line(trace_row(trace)) for trace in traces(args.problems, args.candidates))
+            rows_of_ours = (
+                json_line(trace_row(trace))
+                for trace in traces(args.problems, args.candidates, checked=args.claims_hold)
+            )
             unfinished.write_bytes(b"".join(rows_of_ours))
-    rows = sorted(trees(args.problems, args.candidates, not args.all), key=lambda row: not is_dev(row["id"]))
+    rows = sorted(
+        trees(args.problems, args.candidates, not args.all, checked=args.claims_hold),
+        key=lambda row: not is_dev(row["id"]),
+    )
     with atomic_path(args.output) as unfinished, unfinished.open("w", encoding="utf-8") as stream:
         for row in rows:
             stream.write(json.dumps(row, ensure_ascii=False) + "\n")

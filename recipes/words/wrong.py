@@ -15,7 +15,7 @@ import argparse
 import json
 import random
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -124,14 +124,18 @@ KINDS: Final = {"operation": 3, "other": 3, "operand": 2, "slip": 2, "right": 2,
 """At most so many of each."""
 
 
-def candidates(row: Mapping[str, Any], each: int, rng: random.Random) -> list[dict[str, str]]:
-    """Return up to `each` different candidates, of as many kinds as there are."""
+def candidates(
+    row: Mapping[str, Any], each: int, rng: random.Random, kinds: Collection[str] = tuple(KINDS)
+) -> list[dict[str, str]]:
+    """Return up to `each` different candidates, of as many of `kinds` as there are."""
     by_kind: dict[str, list[tuple[str, int]]] = {kind: [] for kind in KINDS}
     for kind, steps, answer in versions(row):
         if kind == "right" or answer != int(row["answer"]):
             by_kind[kind].append(("\n".join(map(str, steps)), answer))
     drawn: list[tuple[str, int]] = []
     for kind, most in KINDS.items():
+        if kind not in kinds:
+            continue
         found = list(dict.fromkeys(by_kind[kind]))
         drawn += rng.sample(found, min(most, len(found)))
     rng.shuffle(drawn)
@@ -146,11 +150,12 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--each", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
     args = parser.parse_args()
     rng, count = random.Random(args.seed), 0
     with atomic_path(args.output) as part, part.open("w", encoding="utf-8") as stream:
         for row in map(json.loads, args.problems.open(encoding="utf-8")):
-            found = candidates(row, args.each, rng)
+            found = candidates(row, args.each, rng, args.kinds)
             count += len(found)
             kept = {name: row[name] for name in ("id", "problem", "answer", "source")}
             stream.write(json.dumps({**kept, "policy": "errors", "candidates": found}, ensure_ascii=False) + "\n")

@@ -35,6 +35,7 @@ from recipes.prm_135m.gold import write_gold
 from recipes.prm_135m.logprobs import add_logprobs
 from recipes.prm_135m.samples import sample
 from recipes.selection_results.choosing import write_chosen
+from recipes.words.wrong import KINDS
 
 TAUGHT: Final = 6000
 """Problems to teach with; `LESSON` is spent on some 2,100 of them."""
@@ -48,8 +49,10 @@ EACH: Final = 8
 """Samples of a problem."""
 ERRORS: Final = 6
 """Wrong solutions of a problem."""
-TREES: Final = {"words": 420, "sampled": 300, "gsm8k": 100}
-"""Problems of each kind that the PRM learns from: with wrong solutions, with samples, and GSM8K train's with both."""
+TREES: Final = {"words": 1500, "sampled": 300, "gsm8k": 300}
+"""Problems of each kind that the PRM learns from: with wrong solutions, with samples, and GSM8K train's with errors."""
+LEFT: Final = tuple(kind for kind in KINDS if kind != "slip")
+"""Errors that the PRM learns: slips are found by checking claims, and samples with a false one are left out too."""
 TASKS: Final = {"svamp": (svamp.TASK, "svamp.jsonl", 240), "gsm8k": (gsm8k.TASK, "gsm8k_test.jsonl", 60)}
 """Of each test, its file, and so many of its problems, by a hash of their text."""
 BEST_OF: Final = 16
@@ -99,7 +102,7 @@ class Words:
         self._python("recipes.prm_first.data", train, "-o", self.at("gsm8k.trees.jsonl"), "--seed", 0)
         for name, problems in (("words", self.at("words.jsonl")), ("dev-errors", dev)):
             errors = self.at(f"{name}.errors.jsonl")
-            self._python("recipes.words.wrong", problems, "-o", errors, "--each", ERRORS)
+            self._python("recipes.words.wrong", problems, "-o", errors, "--each", ERRORS, "--kinds", *LEFT)
             self._label(problems, errors, name)
         for name in ("sampled", "dev-sampled"):
             self._label(self.at(f"{name}.jsonl"), self.at(f"{name}.candidates.jsonl"), name)
@@ -113,7 +116,9 @@ class Words:
 
     def _label(self, problems: Path, candidates: Path, name: str) -> None:
         trees, held = self.at(f"{name}.trees.jsonl"), self.at(f"{name}.traces.jsonl")
-        self._python("recipes.prm_first.sampled", problems, candidates, "-o", trees, "--all", "--traces", held)
+        self._python(
+            "recipes.prm_first.sampled", problems, candidates, "-o", trees, "--all", "--claims-hold", "--traces", held
+        )
 
     def train(self) -> None:
         """Train the PRM, from the policy on."""
@@ -121,8 +126,8 @@ class Words:
         if adapter.exists():
             return
         where = ("--base", ensure_base(), "--cache", self.at("cache"), "-o", self.at("best.safetensors"))
-        amounts = ("--dev", self.at("watched").read_text("utf-8"), "--epochs", 1, "--batch", 8, "--every", 60)
-        how = (*amounts, "--split", 0, "--frozen", 10, "--lr", "4e-4", "--longest", 900, "--threads", 1)
+        amounts = ("--dev", self.at("watched").read_text("utf-8"), "--epochs", 1, "--batch", 8, "--every", 80)
+        how = (*amounts, "--split", 0, "--frozen", 10, "--lr", "4e-4", "--longest", 900, "--threads", 1, "--slips", 0)
         more = ("--start-from", self.at("policy/adapter"), "--workers", 1)
         self._together("recipes.prm_first.train", self.at("mixed.jsonl"), *where, *how, *more)
         self.at("best.safetensors").rename(adapter)

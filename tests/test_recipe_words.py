@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from recipes.prm_first.sampled import traces, trees, values
-from recipes.words.write import STORIES, Story, StoryError, fill, problems, read_stories, tell, work_out
-from recipes.words.wrong import KINDS, candidates, carried, steps_of, value, versions
+from recipes.prm_135m.samples import graded
+from recipes.prm_first.sampled import claims_hold, traces, trees, values
+from recipes.words.write import STORIES, Story, StoryError, fill, problems, read_stories, tell, value, work_out
+from recipes.words.wrong import KINDS, candidates, carried, steps_of, versions
 
 MARK = re.compile(r"(\d+) ([-+*/]) (\d+) = <<(\d+)([-+*/])(\d+)=(\d+)>>(\d+)")
 ALL = [story for path in sorted(STORIES.glob("*.toml")) for story in read_stories(path)]
@@ -126,9 +127,10 @@ def test_samples_with_a_false_claim_are_left_out(tmp_path: Path) -> None:
     ]
     row = {**{name: TOLD[name] for name in ("id", "problem", "answer", "source")}, "candidates": shown}
     (tmp_path / "c.jsonl").write_text(json.dumps(row) + "\n", "utf-8")
-    kept = [trace.response for trace in traces(tmp_path / "p.jsonl", tmp_path / "c.jsonl", checked=True)]
+    samples = list(claims_hold(graded(tmp_path / "c.jsonl")))
+    kept = [trace.response for trace in traces(tmp_path / "p.jsonl", samples)]
     assert kept == ["The answer is \\boxed{11}.", "The answer is \\boxed{16}."]
-    (tree,) = trees(tmp_path / "p.jsonl", tmp_path / "c.jsonl", checked=True)
+    (tree,) = trees(tmp_path / "p.jsonl", samples)
     assert [branch["label"] for branch in tree["branches"]] == [1, 0]
 
 
@@ -144,9 +146,10 @@ def test_wrong_solutions_are_labelled_step_by_step(tmp_path: Path) -> None:
     ]
     row = {**{name: TOLD[name] for name in ("id", "problem", "answer", "source")}, "candidates": shown}
     (tmp_path / "c.jsonl").write_text(json.dumps(row) + "\n", "utf-8")
-    assert list(trees(tmp_path / "p.jsonl", tmp_path / "c.jsonl")) == []  # none is right
-    (tree,) = trees(tmp_path / "p.jsonl", tmp_path / "c.jsonl", mixed=False)
+    samples = list(graded(tmp_path / "c.jsonl"))
+    assert list(trees(tmp_path / "p.jsonl", samples)) == []  # none is right
+    (tree,) = trees(tmp_path / "p.jsonl", samples, mixed=False)
     assert [branch["labels"][-1] for branch in tree["branches"]] == [0.0, 0.0]
-    labels = [trace.step_labels for trace in traces(tmp_path / "p.jsonl", tmp_path / "c.jsonl")]
+    labels = [trace.step_labels for trace in traces(tmp_path / "p.jsonl", samples)]
     assert [found[0] for found in labels if found] == [1.0, 0.0]
     assert values(TOLD["solution"]) == [8, 11]

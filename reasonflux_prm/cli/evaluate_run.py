@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 SAMPLED_SUFFIX: Final = ".candidates.jsonl"
 SCORED_SUFFIX: Final = ".scored.jsonl"
 COMPARED_SUFFIX: Final = ".compared.jsonl"
+CHECKED_SUFFIX: Final = ".checked.jsonl"
+"""Of candidates that were scored before, with rewards scaled by the claims that hold."""
 _NAMED: Final = 5
 """Refused problems that are shown; the others are counted."""
 
@@ -231,7 +233,7 @@ def _traces(
             )
         run.scored = Path(source.source)
         if config.scoring and config.scoring.check_claims:
-            run.scored = _checked(run.scored, side_path(config.output, SCORED_SUFFIX))
+            run.scored = _checked(run.scored, side_path(config.output, CHECKED_SUFFIX))
         return read_scored(run.scored)
     if config.scoring is None:
         if config.compare:

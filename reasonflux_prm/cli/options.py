@@ -111,10 +111,9 @@ class ScoringConfig:
         scorer = self._plain()
         if not self.check_claims:
             return scorer
-        from reasonflux_prm.scoring.checked import CheckedScorer, ClaimCheck
+        from reasonflux_prm.scoring.checked import CheckedScorer
 
-        spec = getattr(getattr(scorer, "prm", None), "spec", None)
-        return CheckedScorer(scorer, ClaimCheck(spec.score_range[0] if spec is not None else 0.0))
+        return CheckedScorer(scorer)
 
     def _plain(self) -> Scorer:
         if is_address(self.prm):

@@ -26,6 +26,8 @@ from reasonflux_prm.traces.write import atomic_path, json_line, read_scored, sco
 
 SUFFIX: Final = "+claims"
 """Ends the name of a PRM whose rewards are scaled."""
+_LOW: Final = {"pure": -1.0, "implicit": -math.inf}
+"""The low end of `PRMSpec.score_range`, by family, where it is not 0: a service and a file tell the family alone."""
 _AT_ONCE: Final = 512
 
 
@@ -33,31 +35,28 @@ class ClaimCheck:
     """Scales rewards by the claims that hold; see the module.
 
     Args:
-        low: The lowest reward that the PRM gives: what a step gets of whose claims none holds.
+        prm: Whose rewards these are; its family says how low they can be, which is what a step gets of whose claims
+            none holds.
 
     Raises:
-        UsageError: `low` is not finite, so that there is nothing to scale to.
+        UsageError: The rewards have no low end, or their claims are checked already.
         MissingExtra: sympy is not installed.
     """
 
-    def __init__(self, low: float = 0.0) -> None:
-        if not math.isfinite(low):
-            raise UsageError(
-                "claims are checked where rewards have a low end to be scaled to, and those of this PRM have none; "
-                "leave out --check-claims"
-            )
-        self._low, self._judge = low, RulesJudge()
+    def __init__(self, prm: PRMIdentity) -> None:
+        self._low = _LOW.get(prm.family, 0.0)
+        if not math.isfinite(self._low):
+            raise UsageError(f"the rewards of {prm.name} have no low end to be scaled to; leave out --check-claims")
+        if prm.name.endswith(SUFFIX):
+            raise UsageError(f"the claims of {prm.name} are checked already; leave out --check-claims")
+        self._judge = RulesJudge()
 
     def identity(self) -> dict[str, Any]:
         """Return what the scaling depends on."""
         return dict(self._judge.identity())
 
     def check(self, scored: Sequence[ScoredTrace]) -> list[ScoredTrace]:
-        """Return scored traces with scaled rewards; those that have none stay without.
-
-        Raises:
-            UsageError: A reward is below the lowest one.
-        """
+        """Return scored traces with scaled rewards; those that have none stay without."""
         return asyncio.run(self._check_all(scored))
 
     async def _check_all(self, scored: Sequence[ScoredTrace]) -> list[ScoredTrace]:
@@ -70,22 +69,14 @@ class ClaimCheck:
         terms = await self._judge.judge(SegmentedTrace(scored.trace, scored.steps, "scored"))
         counts = [(step[CLAIMS].value or 0.0, step[FALSE].value or 0.0) for step in terms]
         claims, false = (math.fsum(count[which] for count in counts) for which in (0, 1))
-        try:
-            rewards = tuple(self._scaled(own, *count) for own, count in zip(scored.step_rewards, counts, strict=True))
-            trajectory = self._scaled(scored.trajectory_reward, claims, false)
-        except UsageError as error:
-            raise UsageError(f"{scored.trace.id!r}: {error}") from None
+        rewards = tuple(self._scaled(own, *count) for own, count in zip(scored.step_rewards, counts, strict=True))
+        trajectory = self._scaled(scored.trajectory_reward, claims, false)
         reward = aggregate(rewards, trajectory, prm.aggregation, prm.alpha)
         return replace(scored, step_rewards=rewards, trajectory_reward=trajectory, reward=reward, prm=prm)
 
     def _scaled(self, reward: float | None, claims: float, false: float) -> float | None:
         if reward is None or not claims:
             return reward
-        if reward < self._low:
-            raise UsageError(
-                f"a reward of {reward:g} is below {self._low:g}, the lowest that this PRM is taken to give; score with "
-                "--check-claims instead of checking what was scored before"
-            )
         return self._low + (reward - self._low) * (1 - false / claims)
 
     def close(self) -> None:
@@ -109,13 +100,12 @@ def checked_identity(prm: PRMIdentity) -> PRMIdentity:
 class CheckedScorer:
     """A scorer whose rewards are scaled.
 
-    Args:
-        scorer: Whose rewards these are.
-        claims: Scales them.
+    Raises:
+        UsageError, MissingExtra: As `ClaimCheck`.
     """
 
-    def __init__(self, scorer: Scorer, claims: ClaimCheck) -> None:
-        self.scorer, self._claims = scorer, claims
+    def __init__(self, scorer: Scorer) -> None:
+        self.scorer, self._claims = scorer, ClaimCheck(scorer.identity)
 
     @property
     def identity(self) -> PRMIdentity:
@@ -138,7 +128,7 @@ class CheckedScorer:
 
 
 def check_file(scored: Path, output: Path) -> None:
-    """Write scored traces anew, their rewards, which are 0 or more, scaled by the claims that hold.
+    """Write scored traces anew, their rewards scaled by the claims that hold.
 
     Args:
         scored: What `reasonflux-prm score` wrote.
@@ -146,15 +136,13 @@ def check_file(scored: Path, output: Path) -> None:
 
     Raises:
         InputError: There is no record.
-        UsageError: Claims were checked already, or a reward is below 0.
+        UsageError, MissingExtra: As `ClaimCheck`.
     """
     rows = read_scored(scored)
     first = next(rows, None)
     if first is None:
         raise InputError(f"expected scored traces in {scored}, found none")
-    if first.prm.name.endswith(SUFFIX):
-        raise UsageError(f"the claims of {scored} are checked already; leave out --check-claims")
-    with ClaimCheck() as claims, atomic_path(output) as part, part.open("wb") as stream:
+    with ClaimCheck(first.prm) as claims, atomic_path(output) as part, part.open("wb") as stream:
         rest = chain([first], rows)
         while chunk := list(islice(rest, _AT_ONCE)):
             stream.writelines(json_line(scored_row(row)) for row in claims.check(chunk))

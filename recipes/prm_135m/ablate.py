@@ -74,7 +74,15 @@ def make_dev_labels(folder: Path) -> Path:
     return labels
 
 
-def train_variant(variant: Variant, labels: Path, dev: Path, folder: Path, seed: int, size: Size) -> dict[str, Any]:
+def train_variant(
+    variant: Variant,
+    labels: Path,
+    dev: Path,
+    folder: Path,
+    seed: int,
+    size: Size,
+    recipe: str = "recipes.prm_135m.ablate",
+) -> dict[str, Any]:
     """Train one variant with one seed, and return its figures."""
     settings: dict[str, Any] = {**size.train, **(variant.settings or {})}
     if variant.name in ("trajectory-only",):
@@ -86,7 +94,7 @@ def train_variant(variant: Variant, labels: Path, dev: Path, folder: Path, seed:
         cache=str(folder / "activations"),
         seed=seed,
         trackers=("none",),
-        card_command=f"python -m recipes.prm_135m.ablate (variant {variant.name}, seed {seed})",
+        card_command=f"python -m {recipe} (variant {variant.name}, seed {seed})",
         **settings,
     )
     record = train(config).record

@@ -42,6 +42,11 @@ def values(text: str) -> list[Fraction]:
     return [Fraction(found.rstrip(",").replace(",", "")) for found in _RESULT.findall(text)]
 
 
+def computed_by(solution: str, answer: str) -> set[Fraction]:
+    """Return the values that a reference solution computes, its answer included."""
+    return {*values(solution), *values(f"={answer}")}
+
+
 def cut(trace: Trace) -> tuple[list[str], list[str]]:
     """Return the texts of a trace's thinking steps and of its response steps, as scoring cuts them."""
     texts: dict[str, list[str]] = {"thinking": [], "response": []}
@@ -83,7 +88,7 @@ def branch(sample: Trace, computed: set[Fraction]) -> dict[str, Any] | None:
 
 def tree(reference: Trace, solution: str, samples: list[Trace], mixed: bool = True) -> dict[str, Any] | None:
     """Return the tree of one problem; None if none of the samples that can be used is wrong, or (`mixed`) right."""
-    computed = {*values(solution), *values(f"={reference.answer}")}
+    computed = computed_by(solution, str(reference.answer))
     unique = {(sample.thinking, sample.response): sample for sample in samples}.values()
     branches = [found for sample in unique if (found := branch(sample, computed)) is not None]
     labels = {found["label"] for found in branches}
@@ -123,25 +128,26 @@ def claims_hold(samples: Iterable[Trace]) -> Iterator[Trace]:
                     yield trace
 
 
-def traces(problems: Path, candidates: Path, *, checked: bool = False) -> Iterator[Trace]:
-    """Yield all samples that can be labelled, with labels; `checked`: of whose claims none is false."""
-    rows = {row["id"]: row for row in map(json.loads, problems.open(encoding="utf-8"))}
-    known = {name: {*values(row["solution"]), *values(f"={row['answer']}")} for name, row in rows.items()}
-    samples = graded(candidates)
-    for sample in claims_hold(samples) if checked else samples:
+def traces(problems: Path, samples: Iterable[Trace]) -> Iterator[Trace]:
+    """Yield the graded samples that can be labelled, with labels."""
+    known = {row["id"]: computed_by(row["solution"], row["answer"]) for row in _rows(problems)}
+    for sample in samples:
         if found := labelled(sample, known[str(sample.group)]):
             yield found
 
 
-def trees(problems: Path, candidates: Path, mixed: bool = True, *, checked: bool = False) -> Iterator[dict[str, Any]]:
-    """Yield the trees of all problems that have one."""
-    solutions = {row["id"]: row["solution"] for row in map(json.loads, problems.open(encoding="utf-8"))}
+def trees(problems: Path, samples: Iterable[Trace], mixed: bool = True) -> Iterator[dict[str, Any]]:
+    """Yield the trees of all problems that have one; those of a problem come one after another."""
+    solutions = {row["id"]: row["solution"] for row in _rows(problems)}
     references = {trace.id: trace for trace in reference_traces(problems)}
-    known = graded(candidates)
-    for group, samples in groupby(claims_hold(known) if checked else known, key=lambda trace: str(trace.group)):
-        found = tree(references[group], solutions[group], list(samples), mixed)
+    for group, own in groupby(samples, key=lambda trace: str(trace.group)):
+        found = tree(references[group], solutions[group], list(own), mixed)
         if found is not None:
             yield found
+
+
+def _rows(problems: Path) -> Iterator[dict[str, Any]]:
+    return map(json.loads, problems.open(encoding="utf-8"))
 
 
 def main() -> None:
@@ -154,17 +160,12 @@ def main() -> None:
     parser.add_argument("--claims-hold", action="store_true", help="leave out samples with a false claim about numbers")
     parser.add_argument("--traces", type=Path, help="write the labelled samples here too, as rows of ours")
     args = parser.parse_args()
+    every = graded(args.candidates)
+    samples = list(claims_hold(every) if args.claims_hold else every)
     if args.traces:
         with atomic_path(args.traces) as unfinished:
-            rows_of_ours = (
-                json_line(trace_row(trace))
-                for trace in traces(args.problems, args.candidates, checked=args.claims_hold)
-            )
-            unfinished.write_bytes(b"".join(rows_of_ours))
-    rows = sorted(
-        trees(args.problems, args.candidates, not args.all, checked=args.claims_hold),
-        key=lambda row: not is_dev(row["id"]),
-    )
+            unfinished.write_bytes(b"".join(json_line(trace_row(one)) for one in traces(args.problems, samples)))
+    rows = sorted(trees(args.problems, samples, not args.all), key=lambda row: not is_dev(row["id"]))
     with atomic_path(args.output) as unfinished, unfinished.open("w", encoding="utf-8") as stream:
         for row in rows:
             stream.write(json.dumps(row, ensure_ascii=False) + "\n")

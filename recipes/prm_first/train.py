@@ -164,7 +164,9 @@ def cache_lower(
     base: Path, trees: list[Tree], split: int, folder: Path, workers: int, size: int
 ) -> np.memmap[Any, Any]:
     """Compute the lower layers' output in `workers` processes of one thread each."""
-    open_cache(trees, split, folder, size)
+    store, done = open_cache(trees, split, folder, size)
+    if done.all():
+        return store
     context = multiprocessing.get_context("spawn")
     jobs = [
         context.Process(target=cache_share, args=(base, trees, split, folder, number, workers))

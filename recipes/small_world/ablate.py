@@ -70,6 +70,11 @@ def write(traces: Iterator[Trace], output: Path, change: Callable[[Trace], Trace
         part.write_bytes(b"".join(json_line(trace_row(trace)) for trace in kept))
 
 
+def figures(folder: Path, lesson: Lesson, seed: int) -> Path:
+    """Return where the figures of one training are kept."""
+    return folder / f"figures-{lesson.variant.name}-{seed}.json"
+
+
 def ablate(world: Path, folder: Path, share: tuple[int, int]) -> list[dict[str, Any]]:
     """Train what is not yet trained of this share, and return all figures that there are."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -83,16 +88,15 @@ def ablate(world: Path, folder: Path, share: tuple[int, int]) -> list[dict[str, 
         write(islice(read_traces(source), LEARNT, LEARNT + DEV), dev, lambda trace: trace)
     trainings = [(lesson, seed) for lesson in LESSONS for seed in SEEDS]
     for lesson, seed in trainings[share[0] :: share[1]]:
-        kept, learnt = (folder / f"{kind}-{lesson.variant.name}" for kind in ("figures", "learnt"))
-        kept, learnt = kept.with_name(f"{kept.name}-{seed}.json"), learnt.with_suffix(".jsonl")
+        kept, learnt = figures(folder, lesson, seed), folder / f"learnt-{lesson.variant.name}.jsonl"
         if kept.exists():
             continue
         if not learnt.exists():
             write(islice(read_traces(source), LEARNT), learnt, lesson.change)
-        found = train_variant(lesson.variant, learnt, dev, folder, seed, size)
+        found = train_variant(lesson.variant, learnt, dev, folder, seed, size, "recipes.small_world.ablate")
         with atomic_path(kept) as part:
             part.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    paths = [folder / f"figures-{lesson.variant.name}-{seed}.json" for lesson, seed in trainings]
+    paths = [figures(folder, lesson, seed) for lesson, seed in trainings]
     return [json.loads(path.read_text("utf-8")) for path in paths if path.exists()]
 
 

@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from reasonflux_prm.evaluation.tasks import gsm8k, svamp
+from reasonflux_prm.evaluation.tasks import find_task, gsm8k, svamp
 from reasonflux_prm.prm.embedded.install import ensure_base, ensure_embedded
 from reasonflux_prm.traces.write import atomic_path, json_line, read_scored, scored_row
 from recipes.prm_135m.commands import run, run_stages
@@ -108,11 +108,12 @@ class Words:
             self._label(self.at(f"{name}.jsonl"), self.at(f"{name}.candidates.jsonl"), name)
         learnt = [line for name, most in TREES.items() for line in lines(self.at(f"{name}.trees.jsonl"))[:most]]
         random.Random(0).shuffle(learnt)
-        watched = [*lines(self.at("dev-errors.trees.jsonl"))[: DEV // 2], *lines(self.at("dev-sampled.trees.jsonl"))]
         with atomic_path(self.at("mixed.jsonl")) as part:
-            part.write_text("".join([*watched, *learnt]), "utf-8")
-        with atomic_path(self.at("watched")) as part:
-            part.write_text(str(len(watched)), "utf-8")
+            part.write_text("".join([*self._watched(), *learnt]), "utf-8")
+
+    def _watched(self) -> list[str]:
+        """Return the trees that training is watched on."""
+        return [*lines(self.at("dev-errors.trees.jsonl"))[: DEV // 2], *lines(self.at("dev-sampled.trees.jsonl"))]
 
     def _label(self, problems: Path, candidates: Path, name: str) -> None:
         trees, held = self.at(f"{name}.trees.jsonl"), self.at(f"{name}.traces.jsonl")
@@ -126,7 +127,7 @@ class Words:
         if adapter.exists():
             return
         where = ("--base", ensure_base(), "--cache", self.at("cache"), "-o", self.at("best.safetensors"))
-        amounts = ("--dev", self.at("watched").read_text("utf-8"), "--epochs", 1, "--batch", 8, "--every", 80)
+        amounts = ("--dev", len(self._watched()), "--epochs", 1, "--batch", 8, "--every", 80)
         how = (*amounts, "--split", 0, "--frozen", 10, "--lr", "4e-4", "--longest", 900, "--threads", 1, "--slips", 0)
         more = ("--start-from", self.at("policy/adapter"), "--workers", 1)
         self._together("recipes.prm_first.train", self.at("mixed.jsonl"), *where, *how, *more)
@@ -253,8 +254,7 @@ def main() -> None:
     if args.part:
         task, problems, policy, n = args.part
         done = Path(f"{problems}.done")
-        named = {"svamp": svamp.TASK, "gsm8k": gsm8k.TASK}[task]
-        sample(named, Path(problems), f"local:{policy}", done, int(n), None, at_once=AT_ONCE)
+        sample(find_task(task), Path(problems), f"local:{policy}", done, int(n), None, at_once=AT_ONCE)
         return
     if not (args.data and args.student and args.output):
         parser.error("expected --data, --student and -o")

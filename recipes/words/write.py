@@ -29,6 +29,8 @@ LISTS: Final[Mapping[str, list[str]]] = {
     for name, text in tomllib.loads(Path(__file__).with_name("lists.toml").read_text("utf-8")).items()
 }
 LARGEST: Final = 2000
+LEAST: Final = 2
+"""Of a result, so that plurals are right."""
 TRIES: Final = 4000
 
 _CALCULATION = re.compile(r"\[(\w+)\s*([-+*/])\s*(\w+)(?:\s*=\s*([a-z]))?\]")
@@ -75,6 +77,13 @@ def read_stories(path: Path) -> list[Story]:
     return stories
 
 
+def value(a: int, sign: str, b: int) -> int | None:
+    """Return `a sign b`; None if it is no whole number from 1 to `LARGEST`."""
+    exact = a // b if b and a % b == 0 else 0
+    found = {"+": a + b, "-": a - b, "*": a * b, "/": exact}[sign]
+    return found if 1 <= found <= LARGEST else None
+
+
 def work_out(lines: list[str], numbers: Mapping[str, int]) -> tuple[list[str], int] | None:
     """Return the lines with their calculations written out, and the last result.
 
@@ -95,10 +104,8 @@ def work_out(lines: list[str], numbers: Mapping[str, int]) -> tuple[list[str], i
             a, b = (int(operand) if operand.isdigit() else known[operand] for operand in (left, right))
         except KeyError as error:
             raise StoryError(f"{error} is no number that is known in {line!r}") from None
-        if (sign == "/" and (b == 0 or a % b)) or (sign == "-" and a <= b):
-            return None
-        result = {"+": a + b, "-": a - b, "*": a * b, "/": a // b if b else 0}[sign]
-        if not 2 <= result <= LARGEST:
+        result = value(a, sign, b) or 0
+        if result < LEAST:
             return None
         if name:
             known[name] = result

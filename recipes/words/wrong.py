@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple
 
 from reasonflux_prm.traces.write import atomic_path
 from recipes.student.form import respond
-from recipes.words.write import LARGEST
+from recipes.words.write import value
 
 _STEP = re.compile(r"(.*?)(\d+) ([-+*/]) (\d+) = <<[^<>]*>>(\d+)(.*)")
 _NUMBER = re.compile(r"\d+")
@@ -61,15 +61,8 @@ def steps_of(solution: str) -> Steps:
     return tuple(steps)
 
 
-def value(a: int, sign: str, b: int) -> int | None:
-    """Return `a sign b`; None if it is no whole number from 1 to `LARGEST`."""
-    exact = a // b if b and a % b == 0 else 0
-    found = {"+": a + b, "-": a - b, "*": a * b, "/": exact}[sign]
-    return found if 1 <= found <= LARGEST else None
-
-
 def carried(steps: Steps, at: int, wrong: Step) -> Steps | None:
-    """Put a wrong step in, and work on with its result; None if that cannot be worked out."""
+    """Put a wrong step in, and work on with its result; None if that gives no value."""
     done, old = [*steps[:at], wrong], steps[at].result
     for step in steps[at + 1 :]:
         a, b = (wrong.result if operand == old else operand for operand in (step.a, step.b))

@@ -111,11 +111,11 @@ def test_claims_are_checked_while_scoring_or_afterwards(run, sums, tiny_prm, tmp
     assert methods[0] == methods[1]
     assert "prm:tiny+claims" in methods[0]
     assert numbers[0] == numbers[1]
-    again = ("evaluate", "gsm8k", "--candidates", "later.scored.jsonl", "--check-claims", "-o", "again.json")
+    again = ("evaluate", "gsm8k", "--candidates", "later.checked.jsonl", "--check-claims", "-o", "again.json")
     code, _, err = run(*again)
     assert code == 2
     assert "are checked already" in err
-    code, _, err = run(*later, "-o", "plain.json", "--fresh")
+    code, _, err = run(*again[:-1], "later.json", "--fresh")
     assert code == 2
     assert "would be replaced by its checked rewards" in err
 

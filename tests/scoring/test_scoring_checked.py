@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import Any
 import pytest
 
 pytest.importorskip("sympy")
+from reasonflux_prm.cli.models import FAMILY_RANGES
 from reasonflux_prm.cli.options import ScoringConfig
 from reasonflux_prm.errors import UsageError
 from reasonflux_prm.records import PRMIdentity, ScoredTrace, Status, Trace
-from reasonflux_prm.scoring.checked import CheckedScorer, ClaimCheck, check_file
+from reasonflux_prm.scoring.checked import _LOW, CheckedScorer, check_file
 from reasonflux_prm.scoring.run import Input, scoring_settings
 from reasonflux_prm.steps.split import split
 from reasonflux_prm.traces.write import json_line, read_scored, scored_row
@@ -29,10 +31,11 @@ STEPS = (
 class Plain:
     """Gives every step 0.5 and the whole 0.8."""
 
-    identity = IDENTITY
-
-    def __init__(self, rewards: tuple[float, float] = (0.5, 0.8), status: Status = Status.SCORED) -> None:
+    def __init__(
+        self, rewards: tuple[float, float] = (0.5, 0.8), status: Status = Status.SCORED, family: str = "native"
+    ) -> None:
         self.rewards, self.status = rewards, status
+        self.identity = replace(IDENTITY, family=family)
 
     def settings_for_manifest(self) -> dict[str, Any]:
         return {"steps": "blank-line"}
@@ -44,13 +47,11 @@ class Plain:
             known = self.status is Status.SCORED
             given: tuple[float | None, ...] = tuple(step if known else None for _ in steps)
             reward = step + whole if known else None
-            yield [ScoredTrace(trace, self.status, steps, given, whole if known else None, reward, IDENTITY, 9)]
+            yield [ScoredTrace(trace, self.status, steps, given, whole if known else None, reward, self.identity, 9)]
 
 
-def checked(response: str, scorer: Plain | None = None, low: float = 0.0) -> ScoredTrace:
-    trace = Trace("t", "How many pens?", "", response)
-    with ClaimCheck(low) as claims:
-        ((scored,),) = CheckedScorer(scorer or Plain(), claims).score_chunks([trace])
+def checked(response: str, scorer: Plain | None = None) -> ScoredTrace:
+    ((scored,),) = CheckedScorer(scorer or Plain()).score_chunks([Trace("t", "How many pens?", "", response)])
     return scored
 
 
@@ -70,7 +71,7 @@ def test_where_nothing_is_false_or_nothing_claimed_rewards_stay_as_they_are() ->
 
 
 def test_rewards_are_scaled_towards_the_low_end_of_their_range() -> None:
-    scored = checked("\n\n".join(STEPS[:2]), Plain((0.0, 0.0)), low=-1.0)
+    scored = checked("\n\n".join(STEPS[:2]), Plain((0.0, 0.0), family="pure"))
     assert scored.step_rewards == (0.0, -1.0)
     assert scored.trajectory_reward == pytest.approx(-0.5)
 
@@ -82,8 +83,14 @@ def test_a_trace_that_was_not_scored_stays_without_rewards() -> None:
 
 
 def test_rewards_without_a_low_end_are_refused() -> None:
-    with pytest.raises(UsageError, match="those of this PRM have none"):
-        ClaimCheck(float("-inf"))
+    with pytest.raises(UsageError, match="the rewards of plain have no low end"):
+        CheckedScorer(Plain(family="implicit"))
+
+
+def test_the_low_ends_are_those_of_the_families() -> None:
+    said = {family: text.split(" to ")[0] for family, text in FAMILY_RANGES.items()}
+    ends = {family: -math.inf if low == "any number" else float(low) for family, low in said.items()}
+    assert {family: low for family, low in ends.items() if low} == _LOW
 
 
 def test_what_is_scored_already_is_checked_once(tmp_path: Path) -> None:
@@ -96,20 +103,19 @@ def test_what_is_scored_already_is_checked_once(tmp_path: Path) -> None:
         check_file(output, tmp_path / "again.jsonl")
 
 
-def test_a_recorded_reward_below_0_is_refused(tmp_path: Path) -> None:
-    plain = tmp_path / "plain.jsonl"
-    ((row,),) = Plain((-0.5, 0.8)).score_chunks([Trace("t7", "How many pens?", "", STEPS[1])])
+def test_what_was_scored_goes_to_the_low_end_of_its_family(tmp_path: Path) -> None:
+    plain, output = tmp_path / "plain.jsonl", tmp_path / "checked.jsonl"
+    ((row,),) = Plain((0.5, 0.8), family="pure").score_chunks([Trace("t7", "How many pens?", "", STEPS[1])])
     plain.write_bytes(json_line(scored_row(row)))
-    with pytest.raises(UsageError, match=r"'t7': a reward of -0\.5 is below 0"):
-        check_file(plain, tmp_path / "checked.jsonl")
+    check_file(plain, output)
+    assert [(row.step_rewards, row.trajectory_reward) for row in read_scored(output)] == [((-1.0,), -1.0)]
 
 
 def test_a_run_without_checks_is_another_run(tmp_path: Path) -> None:
     source = tmp_path / "x.jsonl"
     source.write_text("{}\n", "utf-8")
-    with ClaimCheck() as claims:
-        scorers = (Plain(), CheckedScorer(Plain(), claims))
-        plain, with_claims = (scoring_settings(scorer, Input(str(source))) for scorer in scorers)
+    scorers = (Plain(), CheckedScorer(Plain()))
+    plain, with_claims = (scoring_settings(scorer, Input(str(source))) for scorer in scorers)
     assert plain != with_claims
     assert with_claims["engine"]["claims"]["judge"] == "rules"
 

@@ -21,6 +21,8 @@ DTYPES: Final = ("float32", "bfloat16", "float16")
 """As `prm.load.DTYPES`, which would import torch."""
 GENERATIVE: Final = ("genprm", "thinkprm")
 """Values of `--prm` that name a kind of verifier and not a checkpoint."""
+CLAIMS: Final = "claims"
+"""The value of `--prm` for no model at all, as `scoring.claims.NAME`."""
 
 # --- input and output ----------------------------------------------------------------------------------------------
 
@@ -119,6 +121,9 @@ class ScoringConfig:
         if is_address(self.prm):
             self._refuse((*_LOADING_FLAGS, *_POLICY_FLAGS))
             return self._service()
+        if self.prm == CLAIMS:
+            self._refuse((*_LOADING_FLAGS, *_WINDOW_FLAGS, *_POLICY_FLAGS))
+            return self._claims()
         generative = self.prm in GENERATIVE
         self._refuse((*_LOADING_FLAGS, *_WINDOW_FLAGS) if generative else _POLICY_FLAGS)
         return self._verifier() if generative else self._engine()
@@ -150,6 +155,11 @@ class ScoringConfig:
             reference=self.reference,
         )
         return Engine(prm, settings)
+
+    def _claims(self) -> Scorer:
+        from reasonflux_prm.scoring.claims import ClaimsScorer
+
+        return ClaimsScorer(steps=self.steps, aggregation=self.aggregation, alpha=self.alpha)
 
     def _service(self) -> Scorer:
         from reasonflux_prm.serving.client import Client
@@ -227,7 +237,8 @@ def _add_prm(group: argparse._ArgumentGroup) -> None:
         default="embedded",
         metavar="NAME|HUB_ID|FOLDER|URL",
         help="the PRM: embedded, a name that `reasonflux-prm models` lists, a hub id, a checkpoint folder, the address "
-        f"of a service (`reasonflux-prm serve`), or {' or '.join(GENERATIVE)}; default embedded",
+        f"of a service (`reasonflux-prm serve`), {' or '.join(GENERATIVE)}, or {CLAIMS}: no model, only a check of "
+        "claims about numbers; default embedded",
     )
     group.add_argument("--family", metavar="NAME", help="the PRM's family, where its files do not tell it")
     group.add_argument("--revision", metavar="REV", help="branch, tag or commit on the hub")

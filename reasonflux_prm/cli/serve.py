@@ -13,7 +13,7 @@ import os
 from dataclasses import dataclass
 
 from reasonflux_prm.cli.console import say
-from reasonflux_prm.cli.options import GENERATIVE, ScoringConfig, add_engine, count, is_address, scoring_of
+from reasonflux_prm.cli.options import CLAIMS, GENERATIVE, ScoringConfig, add_engine, count, is_address, scoring_of
 from reasonflux_prm.errors import MissingExtra, UsageError
 from reasonflux_prm.serving.limits import MIB, ServiceLimits
 
@@ -41,6 +41,8 @@ class ServeConfig:
         """
         if self.scoring.prm in GENERATIVE or is_address(self.scoring.prm):
             raise UsageError(f"--prm {self.scoring.prm} asks a model that is served already; serve a checkpoint")
+        if self.scoring.prm == CLAIMS:
+            raise UsageError(f"--prm {CLAIMS} has no model to serve; serve a checkpoint")
         if self.token is not None and not (self.token.strip() and self.token.isascii() and self.token.isprintable()):
             raise UsageError(f"expected a token of printable ASCII in --token or {TOKEN_VARIABLE}, got another or none")
         if self.token is None and not self.insecure and not is_loopback(self.host):

@@ -8,7 +8,6 @@ are. This is a rule of ours, not of the paper.
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -18,9 +17,9 @@ from types import TracebackType
 from typing import Any, Final
 
 from reasonflux_prm.errors import InputError, UsageError
-from reasonflux_prm.labels.judges.rules import CLAIMS, FALSE, RulesJudge
-from reasonflux_prm.records import PRMIdentity, ScoredTrace, SegmentedTrace, Status, Trace
+from reasonflux_prm.records import PRMIdentity, ScoredTrace, SegmentedTrace, Trace
 from reasonflux_prm.scoring.aggregate import aggregate
+from reasonflux_prm.scoring.claims import NAME, Shares
 from reasonflux_prm.scoring.run import Scorer
 from reasonflux_prm.traces.write import atomic_path, json_line, read_scored, scored_row
 
@@ -47,41 +46,34 @@ class ClaimCheck:
         self._low = _LOW.get(prm.family, 0.0)
         if not math.isfinite(self._low):
             raise UsageError(f"the rewards of {prm.name} have no low end to be scaled to; leave out --check-claims")
-        if prm.name.endswith(SUFFIX):
+        if prm.name.endswith(SUFFIX) or prm.name == NAME:
             raise UsageError(f"the claims of {prm.name} are checked already; leave out --check-claims")
-        self._judge = RulesJudge()
+        self._shares = Shares()
 
     def identity(self) -> dict[str, Any]:
         """Return what the scaling depends on."""
-        return dict(self._judge.identity())
+        return self._shares.identity()
 
     def check(self, scored: Sequence[ScoredTrace]) -> list[ScoredTrace]:
         """Return scored traces with scaled rewards; those that have none stay without."""
-        return asyncio.run(self._check_all(scored))
+        shares = self._shares.of([SegmentedTrace(row.trace, row.steps, "scored") for row in scored])
+        return [self._check(row, *own) for row, own in zip(scored, shares, strict=True)]
 
-    async def _check_all(self, scored: Sequence[ScoredTrace]) -> list[ScoredTrace]:
-        return list(await asyncio.gather(*map(self._check, scored)))
-
-    async def _check(self, scored: ScoredTrace) -> ScoredTrace:
+    def _check(self, scored: ScoredTrace, shares: Sequence[float | None], whole: float | None) -> ScoredTrace:
         prm = checked_identity(scored.prm)
-        if scored.status is not Status.SCORED:
-            return replace(scored, prm=prm)
-        terms = await self._judge.judge(SegmentedTrace(scored.trace, scored.steps, "scored"))
-        counts = [(step[CLAIMS].value or 0.0, step[FALSE].value or 0.0) for step in terms]
-        claims, false = (math.fsum(count[which] for count in counts) for which in (0, 1))
-        rewards = tuple(self._scaled(own, *count) for own, count in zip(scored.step_rewards, counts, strict=True))
-        trajectory = self._scaled(scored.trajectory_reward, claims, false)
+        rewards = tuple(map(self._scaled, scored.step_rewards, shares))
+        trajectory = self._scaled(scored.trajectory_reward, whole)
         reward = aggregate(rewards, trajectory, prm.aggregation, prm.alpha)
         return replace(scored, step_rewards=rewards, trajectory_reward=trajectory, reward=reward, prm=prm)
 
-    def _scaled(self, reward: float | None, claims: float, false: float) -> float | None:
-        if reward is None or not claims:
+    def _scaled(self, reward: float | None, share: float | None) -> float | None:
+        if reward is None or share is None:
             return reward
-        return self._low + (reward - self._low) * (1 - false / claims)
+        return self._low + (reward - self._low) * share
 
     def close(self) -> None:
         """End the judge's workers."""
-        self._judge.close()
+        self._shares.close()
 
     def __enter__(self) -> ClaimCheck:
         return self

@@ -23,13 +23,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from reasonflux_prm.evaluation.tasks import find_task, gsm8k, svamp
 from reasonflux_prm.prm.embedded.install import ensure_base, ensure_embedded
-from reasonflux_prm.traces.write import atomic_path, json_line, read_scored, scored_row
+from reasonflux_prm.traces.write import atomic_path
 from recipes.prm_135m.commands import run, run_stages
 from recipes.prm_135m.gold import write_gold
 from recipes.prm_135m.logprobs import add_logprobs
@@ -160,7 +160,7 @@ class Words:
             add_logprobs(sampled, self.at("policy"), self.at(f"{name}.candidates.jsonl"))
 
     def choose(self) -> None:
-        """Choose among the samples by the embedded PRM, and by what is left of its rewards once claims are checked."""
+        """Choose by the embedded PRM, by what is left of its rewards once claims are checked, and by claims alone."""
         self._choose("embedded", "plain", "checked")
 
     def choose_own(self) -> None:
@@ -169,23 +169,11 @@ class Words:
 
     def _choose(self, prm: str | Path, plain: str, checked: str) -> None:
         for name in TASKS:
-            first, then = self.at(f"{name}-{plain}.json"), self.at(f"{name}-{checked}.json")
-            rewards = ("--rewards", "logprob")
-            run(
-                "evaluate",
-                name,
-                "--candidates",
-                self.at(f"{name}.candidates.jsonl"),
-                "--prm",
-                prm,
-                "-o",
-                first,
-                *rewards,
-            )
-            scored = first.with_suffix(".scored.jsonl")
-            run("evaluate", name, "--candidates", scored, "--check-claims", "-o", then, *rewards)
-            alone = write_alike(scored, self.at(f"{name}-alike.jsonl"))
-            run("evaluate", name, "--candidates", alone, "--check-claims", "-o", self.at(f"{name}-claims.json"))
+            candidates, first = self.at(f"{name}.candidates.jsonl"), self.at(f"{name}-{plain}.json")
+            asked = ("evaluate", name, "--rewards", "logprob", "--candidates")
+            run(*asked, candidates, "--prm", prm, "-o", first)
+            run(*asked, first.with_suffix(".scored.jsonl"), "--check-claims", "-o", self.at(f"{name}-{checked}.json"))
+            run(*asked, candidates, "--prm", "claims", "-o", self.at(f"{name}-claims.json"))
 
     def _sample(self, task: str, problems: Path, output: Path, n: int) -> None:
         """Sample in several processes, each on every so-manieth problem."""
@@ -221,19 +209,6 @@ class Words:
             "write": self.write, "teach": self.teach, "test": self.test, "choose": self.choose, "sample": self.sample,
             "trees": self.trees, "train": self.train, "calibrate": self.calibrate, "choose-own": self.choose_own,
         }  # fmt: skip
-
-
-def write_alike(scored: Path, output: Path) -> Path:
-    """Write scored traces with a reward of 1 for everything, so that only what is checked tells them apart."""
-    with atomic_path(output) as part, part.open("wb") as stream:
-        for row in read_scored(scored):
-            whole = None if row.trajectory_reward is None else 1.0
-            alike = tuple(None if reward is None else 1.0 for reward in row.step_rewards)
-            prm = replace(row.prm, name="alike", alpha=1.0)
-            reward = None if row.reward is None else 2.0
-            row = replace(row, step_rewards=alike, trajectory_reward=whole, reward=reward, prm=prm)
-            stream.write(json_line(scored_row(row)))
-    return output
 
 
 def lines(path: Path) -> list[str]:

@@ -223,7 +223,7 @@ def _traces(
     config: EvaluateConfig, source: Input, rejects: Callable[[Reject], None], run: _Run
 ) -> Iterable[ScoredTrace | Trace]:
     """Return the candidates, scored unless that is not wanted."""
-    if _is_scored(source.source):
+    if is_scored_file(source.source):
         plain = config.scoring and replace(config.scoring, check_claims=False)
         untouched = plain == config.first_scoring or (plain and config.compare)
         if not untouched or source.format != "auto" or source.columns:
@@ -233,7 +233,7 @@ def _traces(
             )
         run.scored = Path(source.source)
         if config.scoring and config.scoring.check_claims:
-            run.scored = _checked(run.scored, side_path(config.output, CHECKED_SUFFIX))
+            run.scored = write_checked(run.scored, side_path(config.output, CHECKED_SUFFIX))
         return read_scored(run.scored)
     if config.scoring is None:
         if config.compare:
@@ -245,8 +245,12 @@ def _traces(
     return read_scored(run.scored)
 
 
-def _checked(scored: Path, output: Path) -> Path:
-    """Write scored candidates anew, their rewards scaled by the claims that hold."""
+def write_checked(scored: Path, output: Path) -> Path:
+    """Write scored traces anew, their rewards scaled by the claims that hold.
+
+    Raises:
+        UsageError: The output is the input, or the rewards cannot be scaled.
+    """
     from reasonflux_prm.scoring.checked import check_file
 
     if output.resolve() == scored.resolve():
@@ -260,7 +264,7 @@ def _second(config: EvaluateConfig, source: Input, run: _Run) -> Path | None:
     if config.compare is None:
         return None
     if Path(config.compare).is_file():
-        if not _is_scored(config.compare):
+        if not is_scored_file(config.compare):
             raise UsageError(
                 f"{config.compare} is a file, and not one of scored candidates; --compare takes that or a PRM"
             )
@@ -313,7 +317,7 @@ def _prm_of(scored: Path) -> PRMIdentity:
     return first.prm
 
 
-def _is_scored(source: str) -> bool:
+def is_scored_file(source: str) -> bool:
     """Whether the first record of a source is a scored trace."""
     first = next(iter(open_source(source)), None)
     return isinstance(first, Row) and is_scored(first.columns)

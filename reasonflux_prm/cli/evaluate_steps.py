@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from reasonflux_prm.cli.console import next_command, say
-from reasonflux_prm.cli.evaluate_run import check_output
+from reasonflux_prm.cli.evaluate_run import CHECKED_SUFFIX, check_output, is_scored_file, write_checked
 from reasonflux_prm.cli.options import ScoringConfig, scoring_of
 from reasonflux_prm.cli.running import counts, score_file, trace_sizes
 from reasonflux_prm.errors import InputError, UsageError
-from reasonflux_prm.records import Reject
+from reasonflux_prm.records import Reject, ScoredTrace
 from reasonflux_prm.scoring.run import Input, Scorer
 from reasonflux_prm.steps.split import GIVEN
 from reasonflux_prm.traces.manifest import read_manifest
@@ -72,7 +72,8 @@ def add_step_flags(group: argparse._ArgumentGroup) -> None:
         action="append",
         default=[],
         metavar="F",
-        help="its data: a file, a directory or a data set; may be given several times; default its place on the hub",
+        help="its data: a file, a directory or a data set, or what an earlier run scored (REPORT.scored.jsonl); "
+        "may be given several times; default its place on the hub",
     )
     group.add_argument(
         "--dev",
@@ -107,11 +108,14 @@ def evaluate_steps(benchmark: StepBenchmark, arguments: argparse.Namespace) -> i
     """
     config = _config(benchmark, arguments)
     check_output(config.output, config.about(), fresh=config.fresh)
-    scorer = config.scoring.scorer()
-    threshold = _threshold(config, scorer)
     trouble: list[str] = []
-    judged, scored = _judge(config, config.files, "", scorer, trouble)
-    dev = _judge(config, config.dev, ".dev", scorer, trouble)[0] if config.dev else None
+    if any(map(is_scored_file, (*config.files, *config.dev))):
+        threshold, judged, dev, scored = _scored_before(config)
+    else:
+        scorer = config.scoring.scorer()
+        threshold = _threshold(config, scorer)
+        judged, scored = _judge(config, config.files, "", scorer, trouble)
+        dev = _judge(config, config.dev, ".dev", scorer, trouble)[0] if config.dev else None
     _report(config, threshold, judged, dev, scored, trouble)
     return int(bool(trouble))
 
@@ -130,9 +134,9 @@ def _config(benchmark: StepBenchmark, arguments: argparse.Namespace) -> StepConf
     if others:
         flags = ", ".join("--" + name.replace("_", "-") for name in others)
         raise UsageError(f"{flags}: that means nothing to the step benchmark {benchmark.name}; leave it out")
-    arguments.steps = GIVEN
-    # Without the trajectory reward, which would cost some PRMs a second reading.
-    scoring = replace(scoring_of(arguments), alpha=0.0)
+    scoring = _without_trajectory(arguments)
+    if any(map(is_scored_file, (*arguments.file, *(arguments.dev or ())))):
+        _refuse_scoring_flags(scoring, defaults, arguments)
     return StepConfig(
         benchmark=benchmark,
         files=tuple(arguments.file),
@@ -147,18 +151,74 @@ def _config(benchmark: StepBenchmark, arguments: argparse.Namespace) -> StepConf
     )
 
 
-def _threshold(config: StepConfig, scorer: Scorer) -> float:
-    """Return the fixed threshold.
+def _without_trajectory(arguments: argparse.Namespace) -> ScoringConfig:
+    """Leave the trajectory reward out, which would cost some PRMs a second reading."""
+    return replace(scoring_of(arguments), alpha=0.0, steps=GIVEN)
 
-    Raises:
-        UsageError: The PRM's rewards have no middle.
-    """
+
+def _refuse_scoring_flags(scoring: ScoringConfig, defaults: argparse.Namespace, given: argparse.Namespace) -> None:
+    everything = (*given.file, *(given.dev or ()))
+    if raw := [name for name in everything if not is_scored_file(name)]:
+        raise UsageError(f"{raw[0]} is not scored, and other files are; give only scored files, or none")
+    if given.limit or replace(scoring, check_claims=False) != _without_trajectory(defaults):
+        raise UsageError(
+            f"{everything[0]} is scored already, so --limit and flags that say how to score go with nothing; leave "
+            "them out, or give the labelled steps as they were before"
+        )
+
+
+def _scored_before(config: StepConfig) -> tuple[float, list[Judged], list[Judged] | None, Path]:
+    """Judge what an earlier run of this benchmark scored (its REPORT.scored.jsonl), with claims checked if asked."""
+    from reasonflux_prm.evaluation.steps.judged import judged_of
+    from reasonflux_prm.scoring.checked import low_end
+
+    if len(config.files) != 1 or len(config.dev) > 1:
+        raise UsageError("expected one scored file in --file, and at most one in --dev")
+    paths = [Path(name) for name in (*config.files, *config.dev)]
+    if config.scoring.check_claims:
+        marks = ("", ".dev")
+        paths = [
+            write_checked(path, side_path(config.output, mark + CHECKED_SUFFIX))
+            for path, mark in zip(paths, marks, strict=False)
+        ]
+    rows = [list(read_scored(path)) for path in paths]
+    for path, own in zip((*config.files, *config.dev), rows, strict=True):
+        _expect_benchmark(config.benchmark, path, own)
+    threshold = config.threshold
+    if threshold is None:
+        threshold = _middle(low_end(rows[0][0].prm.family), 1.0, rows[0][0].prm.name)
+    judged = [judged_of(own) for own in rows]
+    return threshold, judged[0], judged[1] if config.dev else None, paths[0]
+
+
+def _expect_benchmark(benchmark: StepBenchmark, path: str, rows: Sequence[ScoredTrace]) -> None:
+    """Refuse scored traces that no run of this benchmark wrote: its columns would be missing."""
+    for row in rows:
+        scope = row.trace.meta.get("scope")
+        if not isinstance(scope, str) or (benchmark.scopes and scope not in benchmark.scopes):
+            raise InputError(
+                f"expected in {path} what an earlier `evaluate {benchmark.name}` scored, its REPORT.scored.jsonl; "
+                f"trace {row.trace.id!r} is not of that benchmark"
+            )
+
+
+def _threshold(config: StepConfig, scorer: Scorer) -> float:
+    """Return the fixed threshold."""
     if config.threshold is not None:
         return config.threshold
     spec = getattr(getattr(scorer, "prm", None), "spec", None)
     low, high = spec.score_range if spec is not None else (0.0, 1.0)
+    return _middle(low, high, config.scoring.prm)
+
+
+def _middle(low: float, high: float, prm: str) -> float:
+    """Return the middle of a range.
+
+    Raises:
+        UsageError: It has none.
+    """
     if abs(low) == float("inf") or abs(high) == float("inf"):
-        raise UsageError(f"the rewards of {config.scoring.prm} have no bounds, so say with --threshold what is wrong")
+        raise UsageError(f"the rewards of {prm} have no bounds, so say with --threshold what is wrong")
     return (low + high) / 2
 
 
@@ -206,7 +266,8 @@ def _report(
 
     settings = Settings(threshold, config.resamples, config.seed)
     report = config.benchmark.report(judged, settings, dev)
-    details = {"scoring": dict(read_manifest(scored).settings)}
+    before = is_scored_file(config.files[0]) if config.files else False
+    details = {} if before else {"scoring": dict(read_manifest(scored).settings)}
     row = {"about": config.about(), **report.row(), "details": details}
     text = markdown(report)
     with atomic_path(side_path(config.output, ".md")) as part:

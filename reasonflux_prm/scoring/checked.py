@@ -30,6 +30,11 @@ _LOW: Final = {"pure": -1.0, "implicit": -math.inf}
 _AT_ONCE: Final = 512
 
 
+def low_end(family: str) -> float:
+    """Return the lowest reward that PRMs of a family give; the highest is 1 where there is a lowest."""
+    return _LOW.get(family, 0.0)
+
+
 class ClaimCheck:
     """Scales rewards by the claims that hold; see the module.
 
@@ -43,7 +48,7 @@ class ClaimCheck:
     """
 
     def __init__(self, prm: PRMIdentity) -> None:
-        self._low = _LOW.get(prm.family, 0.0)
+        self._low = low_end(prm.family)
         if not math.isfinite(self._low):
             raise UsageError(f"the rewards of {prm.name} have no low end to be scaled to; leave out --check-claims")
         if prm.name.endswith(SUFFIX) or prm.name == NAME:

@@ -53,6 +53,37 @@ def test_processbench_from_a_file(run, bench, tiny_prm, tmp_path):
     assert "threshold 0.3" in out
 
 
+def test_what_an_earlier_run_scored_is_judged_again_without_a_prm(run, bench, tiny_prm, tmp_path):
+    start = ("evaluate", "processbench", "--resamples", 20)
+    run(*start, "--file", bench, "--prm", tiny_prm, "-o", "r.json", "--dev", bench)
+    code, out, _ = run(*start, "--file", "r.scored.jsonl", "--dev", "r.dev.scored.jsonl", "-o", "again.json")
+    assert code == 0, "the record that was refused is not there any more"
+    assert out == (tmp_path / "r.md").read_text()
+    assert read(tmp_path / "again.json")["measures"] == read(tmp_path / "r.json")["measures"]
+    code, _, _ = run(*start, "--file", "r.scored.jsonl", "--check-claims", "-o", "checked.json")
+    assert code == 0
+    names = {json.loads(line)["prm"]["name"] for line in (tmp_path / "checked.checked.jsonl").open(encoding="utf-8")}
+    assert len(names) == 1
+    assert names.pop().endswith("+claims")
+
+
+def test_scored_files_that_say_nothing_of_the_benchmark_are_refused(run, bench, tiny_prm, tmp_path):
+    start = ("evaluate", "processbench", "--resamples", 20)
+    run(*start, "--file", bench, "--prm", tiny_prm, "-o", "r.json")
+    for words, expected in (
+        (("--file", "r.scored.jsonl", "--prm", tiny_prm), "is scored already, so --limit and flags"),
+        (("--file", "r.scored.jsonl", "--limit", 2), "is scored already, so --limit and flags"),
+        (("--file", "r.scored.jsonl", "--file", bench), "bench.jsonl is not scored, and other files are"),
+        (("--file", "r.scored.jsonl", "--file", "r.scored.jsonl"), "expected one scored file in --file"),
+    ):
+        code, _, err = run(*start, *words, "-o", "x.json")
+        assert code == 2
+        assert expected in err
+    code, _, err = run("evaluate", "prmbench", "--file", "r.scored.jsonl", "-o", "x.json")
+    assert code == 2
+    assert "expected in r.scored.jsonl what an earlier `evaluate prmbench` scored" in err
+
+
 def test_flags_that_mean_nothing_are_refused(run, bench, tiny_prm):
     start = ("evaluate", "processbench", "--file", bench, "--prm", tiny_prm, "-o", "r.json")
     for flags in (("--n", 4), ("--steps", "turn"), ("--alpha", 2), ("--candidates", bench), ("--regrade",)):

@@ -35,6 +35,8 @@ class StepBenchmark:
     Raises InputError for a bad record.
     """
     report: Report
+    scopes: tuple[str, ...] = ()
+    """Those that a trace can be of; empty if there may be any."""
 
 
 def read_benchmark(

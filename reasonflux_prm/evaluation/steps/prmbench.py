@@ -274,4 +274,5 @@ BENCHMARK = StepBenchmark(
     sizes={ALL: 6216},
     read=read,
     report=report,
+    scopes=(*CATEGORIES, CORRECT),
 )

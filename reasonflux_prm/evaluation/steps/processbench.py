@@ -97,4 +97,5 @@ BENCHMARK = StepBenchmark(
     sizes={"gsm8k": 400, "math": 1000, "olympiadbench": 1000, "omnimath": 1000},
     read=read,
     report=report,
+    scopes=SUBSETS,
 )

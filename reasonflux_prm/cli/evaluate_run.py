@@ -126,7 +126,7 @@ def evaluate(config: EvaluateConfig, stack: ExitStack) -> int:
         run.trouble.append(f"{rejects.count:,} refused (see {rejects.path})")
     run.details["grader"] = dict(grader.identity())
     report = _report(config, found, grader)
-    comparisons = [comparison(report)] if comparison else []
+    comparisons = comparison(report) if comparison else []
     _write(config, report, comparisons, run)
     _say_outcome(config, source, report, run)
     return int(bool(run.trouble))
@@ -196,7 +196,7 @@ def _found(
     references: References,
     rejects: Callable[[Reject], None],
     run: _Run,
-) -> tuple[list[ProblemCandidates], Callable[[SelectionReport], Comparison] | None]:
+) -> tuple[list[ProblemCandidates], Callable[[SelectionReport], list[Comparison]] | None]:
     """Return the problems, and what compares the two PRMs if there are two."""
     from reasonflux_prm.evaluation.candidates import join, problems_of
 
@@ -210,11 +210,15 @@ def _found(
     # Verdicts and answers are the first set's.
     joined = join(found, problems_of(read_scored(second), RecordedGrader(), name=other))[: config.limit]
 
-    def compared(report: SelectionReport) -> Comparison:
+    def compared(report: SelectionReport) -> list[Comparison]:
+        """Compare what each chooses, and what votes weighted by each choose where both can weigh them."""
         from reasonflux_prm.evaluation.paired import compare
 
         enough = [problem for problem in joined if problem.n >= config.min_candidates]
-        return compare(enough, f"prm:{name}", f"prm:{other}", resamples=config.resamples, seed=config.seed)
+        can = {str(curve.method) for curve in report.curves}
+        pairs = [(f"{way}:{name}", f"{way}:{other}") for way in ("prm", "weighted")]
+        pairs = [pair for pair in pairs if pair is pairs[0] or can.issuperset(pair)]
+        return [compare(enough, *pair, resamples=config.resamples, seed=config.seed) for pair in pairs]
 
     return joined, compared
 

@@ -127,9 +127,9 @@ def test_two_prms_are_compared_on_the_same_candidates(run, sums, tiny_prm, tmp_p
     assert code == 0
     report = read(tmp_path / "r.json")
     assert report["details"]["compared"]["prm"]["alpha"] == 0
-    comparison = report["comparisons"][0]
-    assert (comparison["first"], comparison["second"]) == ("prm:tiny", "prm:tiny (compared)")
-    assert comparison["difference"]["value"] == 0
+    pairs = [(comparison["first"], comparison["second"]) for comparison in report["comparisons"]]
+    assert pairs == [(f"{way}:tiny", f"{way}:tiny (compared)") for way in ("prm", "weighted")]
+    assert [comparison["difference"]["value"] for comparison in report["comparisons"]] == [0, 0]
     assert "- prm:tiny minus prm:tiny (compared): +0.000" in out
     assert curve(report, "prm:tiny") == curve(report, "prm:tiny (compared)")
     command = ("evaluate", "gsm8k", "--candidates", "r.scored.jsonl", "-o", "again.json", *flags)

@@ -26,7 +26,7 @@ from recipes.prm_135m.sizes import Size
 from recipes.prm_135m.variants import Variant
 from recipes.small_world.base import STEP, TRACE
 
-LEARNT: Final = 6000
+LEARNT: Final = 3000
 DEV: Final = 1600
 SEEDS: Final = (0, 1, 2)
 

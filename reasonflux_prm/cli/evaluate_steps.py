@@ -48,6 +48,8 @@ class StepConfig:
     resamples: int
     seed: int
     scoring: ScoringConfig
+    scored_before: bool
+    """Whether the files are what an earlier run scored."""
 
     def about(self) -> dict[str, Any]:
         """Return everything that the numbers depend on and that is known beforehand, as JSON values."""
@@ -109,7 +111,7 @@ def evaluate_steps(benchmark: StepBenchmark, arguments: argparse.Namespace) -> i
     config = _config(benchmark, arguments)
     check_output(config.output, config.about(), fresh=config.fresh)
     trouble: list[str] = []
-    if any(map(is_scored_file, (*config.files, *config.dev))):
+    if config.scored_before:
         threshold, judged, dev, scored = _scored_before(config)
     else:
         scorer = config.scoring.scorer()
@@ -135,8 +137,13 @@ def _config(benchmark: StepBenchmark, arguments: argparse.Namespace) -> StepConf
         flags = ", ".join("--" + name.replace("_", "-") for name in others)
         raise UsageError(f"{flags}: that means nothing to the step benchmark {benchmark.name}; leave it out")
     scoring = _without_trajectory(arguments)
-    if any(map(is_scored_file, (*arguments.file, *(arguments.dev or ())))):
-        _refuse_scoring_flags(scoring, defaults, arguments)
+    sources = (*arguments.file, *(arguments.dev or ()))
+    scored_before = _are_scored(sources)
+    if scored_before and (arguments.limit or replace(scoring, check_claims=False) != _without_trajectory(defaults)):
+        raise UsageError(
+            f"{sources[0]} is scored already, so --limit and flags that say how to score go with nothing; leave "
+            "them out, or give the labelled steps as they were before"
+        )
     return StepConfig(
         benchmark=benchmark,
         files=tuple(arguments.file),
@@ -148,6 +155,7 @@ def _config(benchmark: StepBenchmark, arguments: argparse.Namespace) -> StepConf
         resamples=arguments.resamples,
         seed=arguments.seed,
         scoring=scoring,
+        scored_before=scored_before,
     )
 
 
@@ -156,15 +164,17 @@ def _without_trajectory(arguments: argparse.Namespace) -> ScoringConfig:
     return replace(scoring_of(arguments), alpha=0.0, steps=GIVEN)
 
 
-def _refuse_scoring_flags(scoring: ScoringConfig, defaults: argparse.Namespace, given: argparse.Namespace) -> None:
-    everything = (*given.file, *(given.dev or ()))
-    if raw := [name for name in everything if not is_scored_file(name)]:
-        raise UsageError(f"{raw[0]} is not scored, and other files are; give only scored files, or none")
-    if given.limit or replace(scoring, check_claims=False) != _without_trajectory(defaults):
-        raise UsageError(
-            f"{everything[0]} is scored already, so --limit and flags that say how to score go with nothing; leave "
-            "them out, or give the labelled steps as they were before"
-        )
+def _are_scored(sources: Sequence[str]) -> bool:
+    """Return whether sources are what an earlier run scored; a data set on the hub is not opened for that.
+
+    Raises:
+        UsageError: Some are, and others are not.
+    """
+    scored = {name: Path(name).is_file() and is_scored_file(name) for name in sources}
+    if any(scored.values()) and not all(scored.values()):
+        raw = next(name for name, done in scored.items() if not done)
+        raise UsageError(f"{raw} is not scored, and other files are; give only scored files, or none")
+    return any(scored.values())
 
 
 def _scored_before(config: StepConfig) -> tuple[float, list[Judged], list[Judged] | None, Path]:
@@ -175,15 +185,13 @@ def _scored_before(config: StepConfig) -> tuple[float, list[Judged], list[Judged
     if len(config.files) != 1 or len(config.dev) > 1:
         raise UsageError("expected one scored file in --file, and at most one in --dev")
     paths = [Path(name) for name in (*config.files, *config.dev)]
-    if config.scoring.check_claims:
-        marks = ("", ".dev")
-        paths = [
-            write_checked(path, side_path(config.output, mark + CHECKED_SUFFIX))
-            for path, mark in zip(paths, marks, strict=False)
-        ]
     rows = [list(read_scored(path)) for path in paths]
-    for path, own in zip((*config.files, *config.dev), rows, strict=True):
+    for path, own in zip(paths, rows, strict=True):
         _expect_benchmark(config.benchmark, path, own)
+    if config.scoring.check_claims:
+        outputs = (side_path(config.output, mark + CHECKED_SUFFIX) for mark in ("", ".dev"))
+        paths = [write_checked(path, output) for path, output in zip(paths, outputs, strict=False)]
+        rows = [list(read_scored(path)) for path in paths]
     threshold = config.threshold
     if threshold is None:
         threshold = _middle(low_end(rows[0][0].prm.family), 1.0, rows[0][0].prm.name)
@@ -191,7 +199,7 @@ def _scored_before(config: StepConfig) -> tuple[float, list[Judged], list[Judged
     return threshold, judged[0], judged[1] if config.dev else None, paths[0]
 
 
-def _expect_benchmark(benchmark: StepBenchmark, path: str, rows: Sequence[ScoredTrace]) -> None:
+def _expect_benchmark(benchmark: StepBenchmark, path: Path, rows: Sequence[ScoredTrace]) -> None:
     """Refuse scored traces that no run of this benchmark wrote: its columns would be missing."""
     for row in rows:
         scope = row.trace.meta.get("scope")
@@ -266,8 +274,7 @@ def _report(
 
     settings = Settings(threshold, config.resamples, config.seed)
     report = config.benchmark.report(judged, settings, dev)
-    before = is_scored_file(config.files[0]) if config.files else False
-    details = {} if before else {"scoring": dict(read_manifest(scored).settings)}
+    details = {} if config.scored_before else {"scoring": dict(read_manifest(scored).settings)}
     row = {"about": config.about(), **report.row(), "details": details}
     text = markdown(report)
     with atomic_path(side_path(config.output, ".md")) as part:

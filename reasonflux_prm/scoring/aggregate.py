@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from reasonflux_prm.errors import UsageError
+from reasonflux_prm.steps.split import RULE_NAMES
 
 PRODUCT_FLOOR = 1e-30
 """Smallest factor of a product: a step reward of exactly 0 must not hide the order of all traces that have one."""
@@ -38,6 +39,20 @@ AGGREGATIONS: dict[str, Callable[[Sequence[float]], float]] = {
 }
 """By name: `mean`; `min`; `product`, as the sum of logarithms, in (-inf, 0], so that many steps do not underflow;
 `last`; `sum`; `weighted`, the mean with weights 1, 2, ..., S, in which later steps count more."""
+
+
+def check_choices(steps: str, aggregation: str, alpha: float) -> None:
+    """Refuse what no scorer can be asked for.
+
+    Raises:
+        UsageError: The step rule or the aggregation is no name that there is, or alpha is not finite.
+    """
+    if steps not in RULE_NAMES:
+        raise UsageError(f"unknown step rule {steps!r}; there are {', '.join(RULE_NAMES)}")
+    if aggregation not in AGGREGATIONS:
+        raise UsageError(f"unknown aggregation {aggregation!r}; there are {', '.join(AGGREGATIONS)}")
+    if not math.isfinite(alpha):
+        raise UsageError(f"alpha must be a finite number, got {alpha}")
 
 
 def aggregate(

@@ -15,11 +15,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final
 
-from reasonflux_prm.errors import InputError, UsageError
+from reasonflux_prm.errors import InputError
 from reasonflux_prm.labels.judges.rules import CLAIMS, FALSE, RulesJudge
 from reasonflux_prm.records import PRMIdentity, ScoredTrace, SegmentedTrace, Status, Trace
-from reasonflux_prm.scoring.aggregate import AGGREGATIONS, aggregate
-from reasonflux_prm.steps.split import RULE_NAMES, split
+from reasonflux_prm.scoring.aggregate import aggregate, check_choices
+from reasonflux_prm.steps.split import split
 
 NAME: Final = "claims"
 """Of the PRM that has no model, and its value of `--prm`."""
@@ -79,12 +79,7 @@ class ClaimsScorer:
 
     def __init__(self, *, steps: str = "adaptive", aggregation: str | None = None, alpha: float = 1.0) -> None:
         how = aggregation or "mean"
-        if how not in AGGREGATIONS:
-            raise UsageError(f"unknown aggregation {how!r}; there are {', '.join(AGGREGATIONS)}")
-        if steps not in RULE_NAMES:
-            raise UsageError(f"unknown step rule {steps!r}; there are {', '.join(RULE_NAMES)}")
-        if not math.isfinite(alpha):
-            raise UsageError(f"alpha must be a finite number, got {alpha}")
+        check_choices(steps, how, alpha)
         self._steps, self._shares = steps, Shares()
         judge = json.dumps(self._shares.identity(), sort_keys=True).encode()
         self.identity = PRMIdentity(NAME, hashlib.sha256(judge).hexdigest()[:12], "rules", "causal", how, alpha)

@@ -18,10 +18,10 @@ from reasonflux_prm.errors import ContextError, InputError, ReasonFluxError, Usa
 from reasonflux_prm.prm.base import PRM
 from reasonflux_prm.prm.encoding import TRAJECTORY
 from reasonflux_prm.records import PRMIdentity, ScoredTrace, SegmentedTrace, Status, Trace
-from reasonflux_prm.scoring.aggregate import AGGREGATIONS, aggregate
+from reasonflux_prm.scoring.aggregate import aggregate, check_choices
 from reasonflux_prm.scoring.packing import pack, plan
 from reasonflux_prm.scoring.windows import OVERFLOWS, Fitted, NoRoom, Overflow, Window, fit
-from reasonflux_prm.steps.split import RULE_NAMES, split
+from reasonflux_prm.steps.split import split
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +93,6 @@ class Engine:
         s, spec = self.settings, prm.spec
         if s.overflow not in OVERFLOWS:
             raise UsageError(f"unknown overflow {s.overflow!r}; there are {', '.join(OVERFLOWS)}")
-        if s.steps not in RULE_NAMES:
-            raise UsageError(f"unknown step rule {s.steps!r}; there are {', '.join(RULE_NAMES)}")
         if not 0 <= s.overlap < 1:
             raise UsageError(f"overlap must be at least 0 and below 1, got {s.overlap:g}")
         if s.context is not None and not 0 < s.context <= spec.context_length:
@@ -102,15 +100,12 @@ class Engine:
                 f"context must be between 1 and the PRM's {spec.context_length:,} tokens, got {s.context:,}"
             )
         self.aggregation = s.aggregation or spec.aggregation
-        if self.aggregation not in AGGREGATIONS:
-            raise UsageError(f"unknown aggregation {self.aggregation!r}; there are {', '.join(AGGREGATIONS)}")
+        check_choices(s.steps, self.aggregation, s.alpha)
         if self.aggregation == "product" and spec.score_range[0] < 0:
             raise UsageError(
                 f"a product needs rewards of at least 0, those of {spec.name} start at {spec.score_range[0]:g}; "
                 "use --aggregation mean or min"
             )
-        if not math.isfinite(s.alpha):
-            raise UsageError(f"alpha must be a finite number, got {s.alpha}")
         if not spec.has_steps and s.alpha == 0:
             raise UsageError(
                 f"{spec.name} gives a trajectory reward only, and alpha 0 throws it away; leave alpha at 1"

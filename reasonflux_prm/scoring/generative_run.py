@@ -6,17 +6,16 @@ about at once.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from reasonflux_prm.errors import InputError, PolicyError, UsageError
+from reasonflux_prm.errors import InputError, PolicyError
 from reasonflux_prm.policy.base import Message, Policy, Request
 from reasonflux_prm.prm.generative import GenerativePRM, GenerativeScores
 from reasonflux_prm.records import PRMIdentity, ScoredTrace, SegmentedTrace, Status, Trace
-from reasonflux_prm.scoring.aggregate import AGGREGATIONS, aggregate
-from reasonflux_prm.steps.split import RULE_NAMES, split
+from reasonflux_prm.scoring.aggregate import aggregate, check_choices
+from reasonflux_prm.steps.split import split
 
 CHUNK_TRACES = 16
 """Traces that are asked about together."""
@@ -54,12 +53,7 @@ class GenerativeScorer:
         self._samples, self._steps = samples, steps
         spec = self._prm.spec
         how = aggregation or spec.aggregation
-        if how not in AGGREGATIONS:
-            raise UsageError(f"unknown aggregation {how!r}; there are {', '.join(AGGREGATIONS)}")
-        if steps not in RULE_NAMES:
-            raise UsageError(f"unknown step rule {steps!r}; there are {', '.join(RULE_NAMES)}")
-        if not math.isfinite(alpha):
-            raise UsageError(f"alpha must be a finite number, got {alpha}")
+        check_choices(steps, how, alpha)
         self.identity = PRMIdentity(spec.name, spec.revision, spec.family, spec.layout, how, alpha)
 
     def settings_for_manifest(self) -> dict[str, Any]:
